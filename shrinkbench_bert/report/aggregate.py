@@ -1,0 +1,79 @@
+"""One row per cell in, one row per (task, stage, metric, strategy, amount) out: mean, sd, n."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from shrinkbench_bert.errors import UserError
+from shrinkbench_bert.report.style import order
+from shrinkbench_bert.tasks import TASKS
+
+STAGES = ("after_retraining", "before_retraining")
+REFERENCES = ("dense", "baseline")
+"""Stages that belong to no strategy and no amount."""
+
+_CELL = ["task", "strategy", "amount", "seed"]
+_POINT = ["task", "metric", "stage", "strategy", "amount", "requested"]
+
+
+def check_one_grid(frame: pd.DataFrame, folder: str) -> None:
+    """Raise UserError unless the rows may be averaged: one grid, one setting, no cell twice."""
+    for column in ("grid", "model", "layers", "source", "protocol"):
+        values = frame[column].drop_duplicates().tolist()
+        if len(values) > 1:
+            raise UserError(f"results in {folder!r}: {column} = {values}: a report shows one only")
+    if frame["requested_keep"].notna().any() and frame["requested_compression"].notna().any():
+        raise UserError(f"results in {folder!r}: some amounts are keep, others compression")
+    twice = frame[frame.duplicated(_CELL)]
+    if not twice.empty:
+        raise UserError(f"results in {folder!r}: two for {twice[_CELL].iloc[0].to_dict()}")
+
+
+def by_compression(frame: pd.DataFrame) -> bool:
+    """Whether the amounts were given as compression; as the fraction kept otherwise."""
+    return bool(frame["requested_compression"].notna().any())
+
+
+def long_form(frame: pd.DataFrame) -> pd.DataFrame:
+    """Average over seeds.
+
+    Takes the rows of `ResultStore.load`. Returns one row per point with `mean`, `sd` (sample
+    standard deviation, empty for a single seed), `n_seeds` (those with a defined value),
+    `n_undefined`, `n_examples`, and the `keep` and `compression` reached. `requested` is the
+    amount as a number. `dense` and `baseline` are stages of their own, named so under `strategy`
+    too, with no amount. Strategies stand in the order of `style.order`, and of each the amounts
+    from the mildest to the hardest.
+    """
+    requested = "requested_compression" if by_compression(frame) else "requested_keep"
+    frame = frame.assign(requested=pd.to_numeric(frame[requested]))
+    frame = frame.sort_values(["requested", "seed"], ascending=[by_compression(frame), True])
+    values = []
+    for name, task in TASKS.items():
+        rows = frame[frame["task"] == name]
+        rank = {strategy: i for i, strategy in enumerate(order(rows["strategy"]))}
+        rows = rows.sort_values("strategy", key=lambda names: names.map(rank), kind="stable")
+        for metric in task.metrics if len(rows) else ():
+            for stage in (*REFERENCES, *STAGES):
+                if (column := f"{stage}_{metric}") in rows:
+                    part = rows.assign(value=pd.to_numeric(rows[column]).astype(float))
+                    part = _per_seed(part, stage) if stage in REFERENCES else part
+                    values.append(part.assign(stage=stage, metric=metric))
+    points = pd.concat(values).groupby(_POINT, sort=False, dropna=False)
+    return points.agg(
+        mean=("value", "mean"),
+        sd=("value", "std"),
+        n_seeds=("value", "count"),
+        n_undefined=("value", lambda value: int(value.isna().sum())),
+        n_examples=("n", "min"),
+        keep=("keep", "mean"),
+        compression=("compression", "mean"),
+    ).reset_index()
+
+
+def _per_seed(rows: pd.DataFrame, stage: str) -> pd.DataFrame:
+    # All cells of a seed carry the same dense model and baseline: they count once.
+    rows = rows.groupby(["task", "seed"], as_index=False).agg({"value": "mean", "n": "min"})
+    size = 1.0 if stage == "dense" else float("nan")
+    return rows.assign(
+        strategy=stage, amount="", requested=float("nan"), keep=size, compression=size
+    )

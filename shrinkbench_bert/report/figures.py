@@ -1,0 +1,55 @@
+"""Which figures a grid gets, and writing them so that a redraw gives the same bytes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.figure import Figure
+
+from shrinkbench_bert.report.aggregate import STAGES
+from shrinkbench_bert.report.drawing import RC, draw
+from shrinkbench_bert.report.labels import Header
+from shrinkbench_bert.store import write_atomically
+from shrinkbench_bert.tasks import TASKS
+
+
+def figures(points: pd.DataFrame, header: Header) -> Iterator[tuple[str, Figure]]:
+    """Yield (file name without suffix, figure) for every task, stage and metric of the long form.
+
+    The task's metric is drawn after and before retraining, its further metrics after it.
+    """
+    for name in points["task"].unique():
+        task = TASKS[name]
+        for metric in task.metrics:
+            for stage in STAGES if metric == task.metric else STAGES[:1]:
+                suffix = "" if metric == task.metric else f"_{metric}"
+                suffix += "" if stage == STAGES[0] else f"_{stage}"
+                part = points[(points["task"] == name) & (points["metric"] == metric)]
+                if (part["stage"] == stage).any():
+                    yield f"{task.figure}_{name}{suffix}", draw(part, header, task, metric, stage)
+
+
+def write_figures(points: pd.DataFrame, header: Header, folder: Path) -> list[Path]:
+    """Write every figure as PNG (150 dpi) and SVG: the same bytes from the same results."""
+    formats = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
+    written = []
+    for name, figure in figures(points, header):
+        for suffix, metadata in formats.items():
+            buffer = io.BytesIO()
+            with mpl.rc_context(RC):
+                figure.savefig(
+                    buffer,
+                    format=suffix,
+                    dpi=150,
+                    bbox_inches="tight",
+                    pad_inches=0.08,
+                    metadata=metadata,
+                )
+            path = folder / f"{name}.{suffix}"
+            write_atomically(path, buffer.getvalue())
+            written.append(path)
+    return written

@@ -1,0 +1,142 @@
+"""How numbers, amounts, stages and samples are worded, in figures and tables alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import pandas as pd
+
+from shrinkbench_bert.metrics import METRICS
+from shrinkbench_bert.tasks import Task
+
+MINI_GLUE = "mini-GLUE (synthetic stand-in)"
+TIMES = "\N{MULTIPLICATION SIGN}"
+DASH = "\N{EN DASH}"
+_PERCENT = {"accuracy"}
+
+
+@dataclass(frozen=True)
+class Header:
+    """What all results of one grid have in common, and how their amounts were given."""
+
+    grid: str
+    model: str
+    layers: int | None
+    source: str
+    protocol: str
+    by_compression: bool
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame, by_compression: bool) -> Self:
+        """Read it from the first row of a checked frame."""
+        row: dict[Any, Any] = frame.iloc[0].to_dict()
+        layers = None if pd.isna(row["layers"]) else int(row["layers"])
+        return cls(
+            row["grid"], row["model"], layers, row["source"], row["protocol"], by_compression
+        )
+
+    def parts(self) -> list[str]:
+        """Say it in words, one phrase each."""
+        # A folder's last name tells it apart; a hub id is short enough to stand whole.
+        model, source = (
+            name if name.count("/") <= 1 else name.rstrip("/").rsplit("/", 1)[-1]
+            for name in (self.model, self.source)
+        )
+        layers = f" (first {counted(self.layers, 'layer')})" if self.layers else ""
+        return [
+            f"grid {self.grid}" if self.grid else "no grid",
+            f"model {model}{layers}",
+            f"protocol {self.protocol}",
+            f"data {MINI_GLUE if source == 'mini-glue' else source}",
+        ]
+
+    def amount(self, requested: float) -> str:
+        """Word an amount: `14.7 %` kept, or `3.5×` compression."""
+        return f"{requested:.6g}{TIMES}" if self.by_compression else f"{100 * requested:.6g} %"
+
+    def requested(self, points: pd.DataFrame) -> list[float]:
+        """List the amounts of some points, from the mildest to the hardest."""
+        return sorted(points["requested"].dropna().unique(), reverse=not self.by_compression)
+
+    def reached(self, points: pd.DataFrame) -> str:
+        """Word the other measure of the points of one amount; a range where strategies differ."""
+        if self.by_compression:
+            return _span(*(f"{100 * k:.1f}" for k in _ends(points["keep"]))) + " %"
+        return _span(*(f"{c:.2f}" for c in _ends(points["compression"]))) + TIMES
+
+    @property
+    def amounts(self) -> str:
+        """What `amount` is."""
+        return "compression of the whole model" if self.by_compression else "prunable weights kept"
+
+    @property
+    def other_amounts(self) -> str:
+        """What `reached` is."""
+        return "prunable weights kept" if self.by_compression else "compression of the whole model"
+
+
+def is_percent(metric: str) -> bool:
+    """Whether a metric is shown as a percentage."""
+    return metric in _PERCENT
+
+
+def number(metric: str, value: float) -> str:
+    """Print a value or a standard deviation of a metric: 81.3 (percent) or 0.523."""
+    return f"{100 * value:z.1f}" if is_percent(metric) else f"{value:z.3f}"
+
+
+def metric_label(metric: str) -> str:
+    """Name a metric with its unit and direction."""
+    unit = " (%)" if is_percent(metric) else ""
+    better = "higher" if METRICS[metric].greater_is_better else "lower"
+    return f"{METRICS[metric].label}{unit}, {better} is better"
+
+
+def stage_label(stage: str) -> str:
+    """Name a stage in words: `after retraining`."""
+    return stage.replace("_", " ")
+
+
+def baseline_label(task: Task) -> str:
+    """Name what a model without input would predict."""
+    return "mean label" if task.regression else "majority class"
+
+
+def counted(n: int, noun: str) -> str:
+    """Count things: `1 seed`, `1,500 examples`."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def seeds(points: pd.DataFrame) -> tuple[int, int]:
+    """Fewest and most seeds behind the points that have a value; (0, 0) if none has."""
+    n = points.loc[points["n_seeds"] > 0, "n_seeds"]
+    return (int(n.min()), int(n.max())) if len(n) else (0, 0)
+
+
+def seeds_label(points: pd.DataFrame) -> str:
+    """Word the number of seeds: `3 seeds`, `1 to 3 seeds`."""
+    fewest, most = seeds(points)
+    return counted(most, "seed") if fewest == most else f"{fewest} to {most} seeds"
+
+
+def examples_label(points: pd.DataFrame) -> str:
+    """Word the number of examples: `1,500 validation examples`."""
+    fewest, most = (int(n) for n in _ends(points["n_examples"]))
+    text = counted(most, "validation example")
+    return text if fewest == most else f"{fewest:,} to {text}"
+
+
+def undefined_label(points: pd.DataFrame) -> str:
+    """Word how many results have no value; empty if all have one."""
+    undefined = int(points["n_undefined"].sum())
+    total = undefined + int(points["n_seeds"].sum())
+    return f"{undefined} of {counted(total, 'result')} undefined and left out" if undefined else ""
+
+
+def _ends(values: pd.Series[float]) -> tuple[float, float]:
+    return float(values.min()), float(values.max())
+
+
+def _span(low: str, high: str) -> str:
+    return low if low == high else f"{low}{DASH}{high}"

@@ -1,0 +1,85 @@
+"""One look per strategy name: the same in every figure of every grid."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+Dash = tuple[int, tuple[float, ...]]
+
+SOLID: Dash = (0, ())
+DASHED: Dash = (0, (3.6, 1.6))
+LONG_DASHED: Dash = (0, (9, 1.4))
+DASH_DOT: Dash = (0, (5, 1.4, 1.2, 1.4))
+LONG_DASH_DOT: Dash = (0, (11, 1.4, 1.2, 1.4))
+DOTTED: Dash = (0, (1.2, 1.6))
+
+
+@dataclass(frozen=True)
+class Style:
+    """Colour, marker and dash of one strategy; any two of them tell it from the others in grey."""
+
+    color: str
+    marker: str
+    dash: Dash
+    filled: bool = True
+    """Whether the marker is; a global strategy's is hollow."""
+
+    @property
+    def size(self) -> float:
+        """Width of the marker in points: those of little ink are drawn larger."""
+        return _SIZES.get(self.marker, 5.4)
+
+
+_SIZES = {"*": 9.0, "P": 7.2, "X": 7.2, "p": 7.2, "h": 6.6, "^": 6.4, "v": 6.4, "<": 6.4, ">": 6.4}
+
+
+# Hue says the family (Okabe and Ito's palette, safe for the colour-blind), shade and marker the
+# member, dash the variant: global is dashed, smoothed has long dashes, shifted has dots between
+# dashes, random is dotted.
+STYLES = {
+    "LayerMagWeight": Style("#0072B2", "o", SOLID),
+    "GlobalMagWeight": Style("#56B4E9", "s", DASHED, filled=False),
+    "LayerMagGrad": Style("#D55E00", "^", SOLID),
+    "GlobalMagGrad": Style("#E69F00", "v", DASHED, filled=False),
+    "LayerGradCAM": Style("#009E73", "D", SOLID),
+    "LayerGradCAMShift": Style("#005A43", "P", DASH_DOT),
+    "GlobalGradCAM": Style("#009E73", "H", DASHED, filled=False),
+    "GlobalGradCAMShift": Style("#005A43", "8", DASHED, filled=False),
+    "LayerSmoothGrad": Style("#CC79A7", "*", LONG_DASHED),
+    "LayerSmoothGradCAM": Style("#A0286E", "X", LONG_DASHED),
+    "LayerSmoothGradCAMShift": Style("#4B1D5C", "p", LONG_DASH_DOT),
+    "LayerMagAct": Style("#8C6D1F", "h", SOLID),
+    "GlobalMagAct": Style("#8C6D1F", "d", DASHED, filled=False),
+    "LayerRandom": Style("#555555", ">", DOTTED),
+    "GlobalRandom": Style("#999999", "<", DOTTED, filled=False),
+}
+
+_OTHER_COLORS = ("#332288", "#999933", "#661100", "#44AA99", "#B2182B", "#7A5195")
+_OTHER_MARKERS = ("o", "s", "^", "v", "D", "P", "X", "*", "h")
+_OTHER_DASHES: tuple[Dash, ...] = (
+    (0, (6, 1.4, 1.2, 1.4, 1.2, 1.4)),
+    (0, (2.2, 1)),
+    (0, (7, 1.4, 2.6, 1.4)),
+    (0, (1.2, 1, 1.2, 3)),
+)
+
+
+def style(strategy: str) -> Style:
+    """Look a strategy's style up; an unknown name gets one that follows from the name alone.
+
+    The dash of an unknown strategy is none that a known one has.
+    """
+    if strategy in STYLES:
+        return STYLES[strategy]
+    rest, color = divmod(zlib.crc32(strategy.encode()), len(_OTHER_COLORS))
+    rest, marker = divmod(rest, len(_OTHER_MARKERS))
+    dash = rest % len(_OTHER_DASHES)
+    return Style(_OTHER_COLORS[color], _OTHER_MARKERS[marker], _OTHER_DASHES[dash])
+
+
+def order(strategies: Iterable[str]) -> list[str]:
+    """Order names for tables: known ones as in `STYLES`, then the others alphabetically."""
+    names = set(strategies)
+    return [name for name in STYLES if name in names] + sorted(names - STYLES.keys())

@@ -1,0 +1,263 @@
+"""The one pass over the data that serves many strategies at once.
+
+It owns what no strategy should: hooks, noise, accumulation, devices, dtypes. Strategies without noise
+share one forward and backward per batch, smoothed ones share eta noisy ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from shrinkbench_bert import objective
+from shrinkbench_bert.data import Batch
+from shrinkbench_bert.errors import UserError
+from shrinkbench_bert.models import prunable_linears, prunable_parameters
+from shrinkbench_bert.protocol import Protocol
+from shrinkbench_bert.seeding import generator, seeded
+from shrinkbench_bert.strategy import Need, Signal, Strategy, get_strategy
+from shrinkbench_bert.tasks import Task, get_task
+
+Scores = dict[str, Tensor]
+
+
+def score(
+    model: PreTrainedModel,
+    batches: Iterable[Batch],
+    strategies: Sequence[str],
+    *,
+    task: str | Task,
+    protocol: str | Protocol = "sound",
+    seed: int = 0,
+    **overrides: Any,
+) -> dict[str, Scores]:
+    """Score every prunable parameter with every strategy, in one pass over the batches.
+
+    Args:
+        model: a sequence classifier, usually the dense (fine-tuned) one. It is left as it was.
+        batches: dicts with input_ids, attention_mask, labels and, optionally, token_type_ids; read
+            once, and only as far as the protocol asks.
+        strategies: registered names.
+        task: decides the loss.
+        protocol: `paper`, `released`, `sound`, or a Protocol.
+        seed: of noise, dropout and random scores.
+        **overrides: fields of the protocol, e.g. `eta=5`.
+
+    Returns:
+        strategy -> parameter name as in `model.named_parameters()` -> float32 scores of the
+        parameter's shape, on its device: the sum over batches of the strategy's formula.
+
+    Raises:
+        UserError: an unknown name, no batches for a strategy that needs them, or a strategy whose
+            score has the wrong shape, is NaN, or reads a signal that it did not declare.
+    """
+    protocol = Protocol.named(protocol, **overrides)
+    task = get_task(task)
+    parameters = prunable_parameters(model, protocol)
+    scorers = [_Scorer(name, get_strategy(name).under(protocol), seed) for name in strategies]
+    with _untouched(model, parameters):
+        for scorer in scorers:
+            if not scorer.strategy.needs:
+                scorer.add({name: Signals(p) for name, p in parameters.items()})
+        for i, batch in enumerate(batches):
+            clean = [s for s in scorers if s.wants(i, protocol) and not s.strategy.smooth]
+            smooth = [s for s in scorers if s.wants(i, protocol) and s.strategy.smooth]
+            if not clean and not smooth:
+                break
+            batch = {key: value.to(model.device) for key, value in batch.items()}
+            for sharing, noisy in ((clean, False), (smooth, True)):
+                if sharing:
+                    with seeded(seed, "scoring", "noisy" if noisy else "clean", i):
+                        signals = observe(model, batch, task, protocol, noisy=noisy)
+                    for scorer in sharing:
+                        scorer.add(signals)
+    return {scorer.name: scorer.finish() for scorer in scorers}
+
+
+@dataclass(frozen=True)
+class Signals:
+    """What one batch says about one parameter; a strategy is shown only what it declares."""
+
+    weight: Tensor
+    gradient: Tensor | None = None
+    activation: Tensor | None = None
+
+    def shown_to(self, strategy: Strategy, name: str, random: torch.Generator) -> Signal:
+        """Leave out what `needs` does not name."""
+        return Signal(
+            name,
+            self.weight,
+            random,
+            gradient=self.gradient if Need.GRADIENT in strategy.needs else None,
+            activation=self.activation if Need.ACTIVATION in strategy.needs else None,
+        )
+
+
+class _Scorer:
+    """One strategy and the scores it has summed up so far."""
+
+    def __init__(self, name: str, strategy: Strategy, seed: int) -> None:
+        self.name, self.strategy, self.seed = name, strategy, seed
+        self.sums: Scores = {}
+
+    def wants(self, batch: int, protocol: Protocol) -> bool:
+        if not self.strategy.needs:
+            return False
+        if self.strategy.first_batch_only:
+            return batch == 0
+        return batch < (protocol.smooth_batches if self.strategy.smooth else protocol.clean_batches)
+
+    @torch.no_grad()
+    def add(self, signals: Mapping[str, Signals]) -> None:
+        for name, signal in signals.items():
+            random = generator(self.seed, "score", self.name, name)
+            try:
+                value = self.strategy.score(signal.shown_to(self.strategy, name, random))
+            except UserError as error:
+                raise UserError(f"strategy {self.name!r}: {error}") from error
+            if not isinstance(value, Tensor) or value.shape != signal.weight.shape:
+                found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+                raise UserError(
+                    f"strategy {self.name!r}: score() of {name!r} returned {found}, expected a tensor "
+                    f"of shape {tuple(signal.weight.shape)}"
+                )
+            value = value.to(signal.weight)
+            if name in self.sums:
+                self.sums[name] += value
+            else:
+                self.sums[name] = value.clone()
+
+    def finish(self) -> Scores:
+        if not self.sums:
+            raise UserError(f"strategy {self.name!r} needs data, and there were no batches")
+        for name, total in self.sums.items():
+            if torch.isnan(total).any():
+                raise UserError(f"strategy {self.name!r}: the score of {name!r} is NaN")
+        return self.sums
+
+
+@contextmanager
+def _untouched(model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> Iterator[None]:
+    """Ask for the prunable parameters' gradients alone; put flags and mode back afterwards."""
+    flags = [(p, p.requires_grad) for p in model.parameters()]
+    training = model.training
+    try:
+        model.requires_grad_(False)
+        for parameter in parameters.values():
+            parameter.requires_grad_(True)
+        model.eval()
+        yield
+    finally:
+        model.train(training)
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+
+
+def observe(
+    model: PreTrainedModel, batch: Batch, task: Task, protocol: Protocol, *, noisy: bool
+) -> dict[str, Signals]:
+    """Measure one batch's gradients and mean activations, averaged over eta passes if noisy.
+
+    Returns one Signals per prunable parameter. Activations are the Linears' outputs before noise is
+    added to them. Where the protocol keeps dropout on for gradients, they come from a pass of their
+    own, without dropout and noise.
+    """
+    linears = prunable_linears(model, protocol)
+    parameters = prunable_parameters(model, protocol)
+    passes = protocol.eta if noisy and protocol.noise_std > 0 else 1
+    dropout = protocol.dropout == "gradients"
+    activations = _MeanActivations(linears, batch["attention_mask"], protocol)
+    inputs = {key: value for key, value in batch.items() if key != "labels"}
+    gradients = [torch.zeros_like(p) for p in parameters.values()]
+
+    with ExitStack() as hooks:
+        if not dropout:
+            hooks.enter_context(activations.recording())
+        if noisy:
+            hooks.enter_context(_noise(model, linears, protocol))
+        model.train(dropout)
+        for _ in range(passes):
+            logits = model(**inputs).logits
+            loss = objective.loss(task, logits, batch["labels"], protocol.regression_loss)
+            found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+            for total, gradient in zip(gradients, found, strict=True):
+                if gradient is not None:
+                    total.add_(gradient, alpha=1 / passes)
+    model.eval()
+    if dropout:
+        with activations.recording(), torch.no_grad():
+            model(**inputs)
+
+    signals = {}
+    for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True):
+        activation = activations.mean(name.rpartition(".")[0])
+        shape = (-1,) + (1,) * (parameter.dim() - 1)
+        signals[name] = Signals(
+            parameter.detach(), gradient, activation.view(shape) if activation.dim() else activation
+        )
+    return signals
+
+
+class _MeanActivations:
+    """Mean output of each Linear over sequences and tokens (the inner sums of eq. 5)."""
+
+    def __init__(
+        self, linears: Mapping[str, nn.Linear], attention_mask: Tensor, protocol: Protocol
+    ) -> None:
+        self.linears = linears
+        self.protocol = protocol
+        tokens = attention_mask if protocol.padding == "out" else torch.ones_like(attention_mask)
+        self.weights = tokens / tokens.sum()  # (batch, length), summing to 1
+        self.sums: dict[str, Tensor] = {}
+        self.calls: dict[str, int] = {}
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        handles = [
+            linear.register_forward_hook(lambda m, i, output, name=name: self._record(name, output))
+            for name, linear in self.linears.items()
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    @torch.no_grad()
+    def _record(self, name: str, output: Tensor) -> None:
+        if output.dim() == 3:  # (batch, length, out)
+            mean = torch.einsum("bt,bto->o", self.weights.to(output), output)
+        else:  # the pooler's (batch, out)
+            mean = output.mean(0)
+            if self.protocol.pooler_activation == "scalar":
+                mean = mean.mean()
+        self.sums[name] = self.sums.get(name, torch.zeros_like(mean)) + mean
+        self.calls[name] = self.calls.get(name, 0) + 1
+
+    def mean(self, name: str) -> Tensor:
+        return self.sums[name] / self.calls[name]
+
+
+@contextmanager
+def _noise(
+    model: nn.Module, linears: Mapping[str, nn.Linear], protocol: Protocol
+) -> Iterator[None]:
+    """Add z ~ N(0, noise_std^2) to Linear outputs: y = (w x + b) + z (eq. 8)."""
+    every = [m for m in model.modules() if isinstance(m, nn.Linear)]
+    handles = [
+        linear.register_forward_hook(
+            lambda module, inputs, output: output + protocol.noise_std * torch.randn_like(output)
+        )
+        for linear in (every if protocol.noise_on == "all" else linears.values())
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

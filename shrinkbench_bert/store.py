@@ -1,0 +1,261 @@
+"""Results: one JSON file per cell in, one DataFrame row per cell out. Never imports torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from shrinkbench_bert.errors import UserError, describe
+from shrinkbench_bert.grid import Cell
+
+SCHEMA_VERSION = 1
+
+
+class _Block(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Fingerprints(_Block):
+    """Digests of what a cell's files and code say, where the cell only names them."""
+
+    data: str
+    """SHA-256 of the examples used, their order and their split."""
+    model: str
+    """SHA-256 of the pretrained weights."""
+    strategy: str
+    """SHA-256 of the strategy's formula, comments and docstrings left out."""
+
+
+class Evaluation(_Block):
+    """Metrics of one model on one split."""
+
+    n: int
+    """Examples."""
+    metrics: dict[str, float | None]
+    """Values by metric name; null where undefined (the correlation of a constant)."""
+
+
+class Epoch(_Block):
+    """One epoch of training."""
+
+    loss: float
+    """Mean training loss."""
+    selection: Evaluation | None
+    """Metrics on the split that chooses the epoch; null where the protocol takes the last one."""
+
+
+class Training(_Block):
+    """A fine-tuning: its epochs and the one whose weights were taken."""
+
+    epochs: list[Epoch]
+    best_epoch: int
+    """Counted from 1; 0 without any training."""
+
+
+class Data(_Block):
+    """Sizes of the splits used."""
+
+    train: int
+    holdout: int
+    validation: int
+
+
+class Size(_Block):
+    """What was kept, and the parameters and multiply-adds that this leaves."""
+
+    keep: float
+    """Fraction of the prunable parameters kept."""
+    compression: float
+    """All parameters / (unprunable + kept)."""
+    prunable_compression: float
+    """Prunable parameters / kept."""
+    total: int
+    prunable: int
+    kept: int
+    """Parameters: of the whole model, prunable, and prunable and kept."""
+    density: dict[str, float]
+    """Fraction kept, per prunable tensor."""
+    sequence_length: int
+    """Tokens of the one sequence for which multiply-adds are counted."""
+    multiply_adds: int
+    """Of the dense model."""
+    multiply_adds_kept: int
+    """In theory, if every pruned weight were skipped."""
+    theoretical_speedup: float
+    """The ratio of the two."""
+
+
+class Provenance(_Block):
+    """Where and when; the one block that may differ between equal runs."""
+
+    started: str
+    seconds: dict[str, float]
+    """Per stage; shared stages are 0 where a stored one was used."""
+    versions: dict[str, str]
+    platform: str
+    processor: str
+    device: str
+    dtype: str
+    threads: int
+    git_revision: str | None
+
+
+class Result(_Block):
+    """All that is known of one finished cell."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    digest: str
+    """Of `cell` and `fingerprints`: equal digests mean equal results."""
+    grid: str = ""
+    """The grid that it belongs to; empty for a lone experiment."""
+    cell: Cell
+    fingerprints: Fingerprints
+    data: Data
+    baseline: Evaluation
+    """The majority class or the mean label of train."""
+    dense: Evaluation
+    """The fine-tuned, unpruned model."""
+    before_retraining: Evaluation
+    """The dense model with the mask applied, and nothing trained since."""
+    after_retraining: Evaluation
+    """The ticket after fine-tuning under the mask."""
+    dense_training: Training
+    retraining: Training
+    size: Size
+    masks_digest: str
+    """SHA-256 of the packed masks."""
+    provenance: Provenance
+
+    def to_json(self) -> str:
+        """Serialise for the store: keys in the schema's order, floats in full."""
+        return json.dumps(self.model_dump(mode="json"), indent=1, allow_nan=False) + "\n"
+
+    def row(self) -> dict[str, Any]:
+        """Flatten to one row: what `ResultStore.load` and every table and figure read."""
+        cell = self.cell
+        row: dict[str, Any] = {
+            "grid": self.grid,
+            "task": cell.task,
+            "model": cell.model,
+            "layers": cell.layers,
+            "source": cell.source,
+            "protocol": cell.protocol.name,
+            "strategy": cell.strategy,
+            "amount": cell.amount,
+            "seed": cell.seed,
+            "keep": self.size.keep,
+            "compression": self.size.compression,
+            "theoretical_speedup": self.size.theoretical_speedup,
+            "requested_keep": cell.keep,
+            "requested_compression": cell.compression,
+            "n": self.after_retraining.n,
+        }
+        for stage in ("baseline", "dense", "before_retraining", "after_retraining"):
+            for metric, value in getattr(self, stage).metrics.items():
+                row[f"{stage}_{metric}"] = value
+        return row
+
+
+def digest(cell: Cell, fingerprints: Fingerprints) -> str:
+    """Digest what decides a result: the cell and what it refers to."""
+    identity = {
+        "schema_version": SCHEMA_VERSION,
+        "cell": cell.model_dump(mode="json"),
+        "fingerprints": fingerprints.model_dump(mode="json"),
+    }
+    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def differences(stored: Result, cell: Cell, fingerprints: Fingerprints) -> list[str]:
+    """Name the fields in which a stored result differs from what is about to run."""
+    old = _flatten({**stored.cell.model_dump(mode="json"), "sha256": dict(stored.fingerprints)})
+    new = _flatten({**cell.model_dump(mode="json"), "sha256": dict(fingerprints)})
+    return [
+        f"{key}: stored {old.get(key)!r}, now {new.get(key)!r}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees all of it or the old one, whatever happens meanwhile."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+class ResultStore:
+    """A folder of results: `<grid>/<task>/<strategy>/<amount>_seed<k>.json`."""
+
+    def __init__(self, folder: str | Path = "results") -> None:
+        self.folder = Path(folder)
+
+    def grid(self, name: str) -> Self:
+        """Narrow to one grid's folder."""
+        return type(self)(self.folder / name)
+
+    def path(self, cell: Cell) -> Path:
+        """Say where the result of a cell of this grid folder lies."""
+        return self.folder / cell.path
+
+    def save(self, result: Result) -> Path:
+        """Write a result atomically and return its path."""
+        path = self.path(result.cell)
+        write_atomically(path, result.to_json().encode())
+        return path
+
+    def read(self, path: Path) -> Result:
+        """Read one result. Raises UserError for a file that is no result of a schema known here."""
+        try:
+            tree = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"result {str(path)!r} is not valid JSON: {error}") from error
+        version = tree.get("schema_version") if isinstance(tree, dict) else None
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise UserError(
+                f"result {str(path)!r}: schema_version {version} is newer than {SCHEMA_VERSION}, "
+                "the newest that this version reads: update shrinkbench-bert"
+            )
+        try:
+            return Result.model_validate(tree)
+        except (ValidationError, UserError) as error:
+            detail = describe(error) if isinstance(error, ValidationError) else str(error)
+            raise UserError(f"result {str(path)!r} is no result: {detail}") from error
+
+    def results(self) -> Iterator[Result]:
+        """Read every result below the folder, in the order of their paths."""
+        for path in sorted(self.folder.rglob("*.json")):
+            if not any(part.startswith(".") for part in path.relative_to(self.folder).parts):
+                yield self.read(path)
+
+    def load(self) -> pd.DataFrame:
+        """Load every result below the folder: one row per cell, columns as in `Result.row`."""
+        return pd.DataFrame([result.row() for result in self.results()])

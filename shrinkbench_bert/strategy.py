@@ -1,0 +1,188 @@
+"""What a strategy is: a named class whose `score` is an equation over the signals it is shown."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pkgutil
+import sys
+from abc import ABC, abstractmethod
+from enum import Flag, auto
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+
+from shrinkbench_bert.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+    from shrinkbench_bert.protocol import Protocol
+
+Scope = Literal["layer", "global"]
+
+
+class Need(Flag):
+    """What a strategy wants to be shown besides the weight; it is measured only if asked for."""
+
+    NOTHING = 0
+    GRADIENT = auto()
+    ACTIVATION = auto()
+
+
+class Signal:
+    """What a strategy sees of one prunable parameter, for one batch of data.
+
+    Every tensor broadcasts against `weight`, so one formula serves weights and biases.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        weight: Tensor,
+        generator: Generator,
+        *,
+        gradient: Tensor | None = None,
+        activation: Tensor | None = None,
+    ) -> None:
+        self.name = name
+        """The parameter's name in `model.named_parameters()`."""
+        self.weight = weight
+        """The parameter: (out, in) for a weight, (out,) for a bias."""
+        self.generator = generator
+        """A CPU generator seeded by the cell, the strategy and the parameter."""
+        self._gradient = gradient
+        self._activation = activation
+
+    @property
+    def gradient(self) -> Tensor:
+        """dL/dw of this batch, the shape of `weight`; for a smoothed strategy the mean of eta passes."""
+        return self._declared(self._gradient, Need.GRADIENT)
+
+    @property
+    def activation(self) -> Tensor:
+        """Mean output of the parameter's Linear over the batch's tokens: (out, 1), or (out,) for a bias."""
+        return self._declared(self._activation, Need.ACTIVATION)
+
+    def _declared(self, signal: Tensor | None, need: Need) -> Tensor:
+        if signal is None:
+            raise UserError(
+                f"score() reads the {need.name.lower()}, which `needs` does not name: "  # type: ignore[union-attr]
+                f"add Need.{need.name}"
+            )
+        return signal
+
+
+class Strategy(ABC):
+    """Importance of every prunable parameter; the larger, the longer it is kept.
+
+    A subclass gives `scope`, `needs` and `score`. A class attribute named like a field of `Protocol`
+    (for example `shift`) takes its value from the cell's protocol.
+    """
+
+    scope: ClassVar[Scope]
+    """Rank scores within each tensor ("layer") or over all of them ("global")."""
+    needs: ClassVar[Need] = Need.NOTHING
+    smooth: ClassVar[bool] = False
+    """Average signals over `eta` passes with noise added to the Linears' outputs (eqs. 8 and 9)."""
+
+    @abstractmethod
+    def score(self, s: Signal) -> Tensor:
+        """Score one parameter on one batch: a tensor of `s.weight`'s shape.
+
+        Scores are summed over batches. A strategy that needs no data is called once.
+        """
+
+    @classmethod
+    def under(cls, protocol: Protocol) -> Strategy:
+        """Make an instance whose attributes follow the protocol."""
+        strategy = cls()
+        for field, value in protocol:
+            if field != "name" and hasattr(cls, field):
+                setattr(strategy, field, value)
+        return strategy
+
+    @property
+    def first_batch_only(self) -> bool:
+        """Whether only the first batch is scored."""
+        return False
+
+
+class LayerStrategy(Strategy):
+    """A strategy that keeps the same fraction of every tensor."""
+
+    scope = "layer"
+
+
+class GlobalStrategy(Strategy):
+    """A strategy that ranks all prunable parameters together."""
+
+    scope = "global"
+
+
+_REGISTRY: dict[str, type[Strategy]] = {}
+S = TypeVar("S", bound=type[Strategy])
+
+
+def register_strategy(cls: S) -> S:
+    """Register a strategy under its class name. Raises UserError if another class has that name."""
+    known = _REGISTRY.get(cls.__name__)
+    if known is not None and known.__module__ != cls.__module__:
+        raise UserError(
+            f"strategy {cls.__name__!r} of {cls.__module__} has the name of one in {known.__module__}: "
+            "give it another name"
+        )
+    if getattr(cls, "scope", None) not in ("layer", "global"):
+        raise UserError(f"strategy {cls.__name__!r}: derive it from LayerStrategy or GlobalStrategy")
+    _REGISTRY[cls.__name__] = cls
+    return cls
+
+
+@cache
+def _load_builtin() -> None:
+    package = importlib.import_module("shrinkbench_bert.strategies")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+
+
+def get_strategy(name: str) -> type[Strategy]:
+    """Look a strategy class up. Raises UserError that suggests the nearest name."""
+    _load_builtin()
+    if name not in _REGISTRY:
+        raise unknown("strategy", name, _REGISTRY)
+    return _REGISTRY[name]
+
+
+def strategy_names() -> list[str]:
+    """List the registered names in alphabetical order."""
+    _load_builtin()
+    return sorted(_REGISTRY)
+
+
+def load_plugin(plugin: str, folder: Path) -> None:
+    """Import strategies from a Python file (relative to `folder`) or from an installed package.
+
+    Raises UserError if there is none, or if importing it fails.
+    """
+    _load_builtin()
+    try:
+        if plugin.endswith(".py"):
+            _import_file((folder / plugin).resolve())
+        else:
+            importlib.import_module(plugin)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"plugin {plugin!r}: {type(error).__name__}: {error}") from error
+
+
+def _import_file(path: Path) -> Any:
+    name = f"shrinkbench_bert_plugin_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise UserError(f"plugin {str(path)!r}: no such Python file")
+    module = importlib.util.module_from_spec(spec)
+    # `inspect.getsource` finds a class through sys.modules.
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,56 @@
+"""The task table. Adding a GLUE-like task is one entry here."""
+
+from dataclasses import dataclass
+
+from shrinkbench_bert.errors import unknown
+
+
+@dataclass(frozen=True)
+class Task:
+    """A GLUE data set with its head and metrics; all of it metadata.
+
+    `classes = 1` means regression: the head is `top * sigmoid(logit)` with a mean squared error;
+    more classes mean a softmax with cross-entropy.
+    """
+
+    name: str
+    """Also the configuration name in `datasets.load_dataset(source, name)`."""
+    title: str
+    text: tuple[str, ...]
+    """Columns fed to the tokenizer: one sentence, or a pair with segment ids."""
+    classes: int
+    metrics: tuple[str, ...]
+    """Names in `metrics.METRICS`; the first is the one the papers plot."""
+    figure: str
+    """The number of this task's plot in the DeepCuts paper."""
+    top: float = 1.0
+    """Upper end of a regression label."""
+
+    @property
+    def metric(self) -> str:
+        """The metric that the figures show and that chooses the best epoch."""
+        return self.metrics[0]
+
+    @property
+    def regression(self) -> bool:
+        """Whether the label is a number rather than a class."""
+        return self.classes == 1
+
+
+TASKS = {
+    task.name: task
+    for task in (
+        Task("sst2", "SST-2", ("sentence",), 2, ("accuracy",), "fig6"),
+        Task("stsb", "STS-B", ("sentence1", "sentence2"), 1, ("mse", "pearson", "spearman"), "fig7", top=5.0),
+        Task("cola", "CoLA", ("sentence",), 2, ("accuracy", "mcc"), "fig8"),
+    )
+}
+
+
+def get_task(name: str | Task) -> Task:
+    """Look a task up by name; a Task passes through. Raises UserError for an unknown name."""
+    if isinstance(name, Task):
+        return name
+    if name not in TASKS:
+        raise unknown("task", name, TASKS)
+    return TASKS[name]
