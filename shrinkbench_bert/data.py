@@ -57,6 +57,13 @@ class TaskData:
     pad_token_id: int
 
     @property
+    def token_ids(self) -> Tensor:
+        """Every token id of every split, (n,) int64, each at least once."""
+        splits = (self.train, self.holdout, self.validation)
+        ids = {i for split in splits for row in split.encoded for i in row["input_ids"]}
+        return torch.tensor(sorted(ids | {self.pad_token_id}))
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 of all examples in their order, split by split."""
         digest = hashlib.sha256()

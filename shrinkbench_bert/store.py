@@ -165,10 +165,13 @@ class Result(_Block):
 
 
 def digest(cell: Cell, fingerprints: Fingerprints) -> str:
-    """Digest what decides a result: the cell and what it refers to."""
+    """Digest what decides a result: the cell and what it refers to.
+
+    The source's name is left out: the same examples from the hub and from a folder are the same data.
+    """
     identity = {
         "schema_version": SCHEMA_VERSION,
-        "cell": cell.model_dump(mode="json"),
+        "cell": cell.model_dump(mode="json", exclude={"source"}),
         "fingerprints": fingerprints.model_dump(mode="json"),
     }
     canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import hashlib
 import importlib
 import importlib.util
+import inspect
 import pkgutil
 import sys
+import textwrap
 from abc import ABC, abstractmethod
 from enum import Flag, auto
 from functools import cache
@@ -186,3 +190,23 @@ def _import_file(path: Path) -> Any:
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
+
+
+def formula_digest(cls: type[Strategy]) -> str:
+    """Digest a strategy's code, its bases' included: SHA-256 without comments and docstrings.
+
+    So an edited formula is never taken for the one that made a stored result.
+    """
+    sources = [
+        ast.unparse(_without_docstrings(ast.parse(textwrap.dedent(inspect.getsource(base)))))
+        for base in cls.__mro__
+        if base.__module__ not in (__name__, "abc", "builtins")
+    ]
+    return hashlib.sha256("\n".join([cls.scope, *sources]).encode()).hexdigest()
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return tree

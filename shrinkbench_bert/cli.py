@@ -1,0 +1,162 @@
+"""The command line: run, plan, report, strategies."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+import typer
+
+from shrinkbench_bert.errors import UserError
+from shrinkbench_bert.grid import Grid
+from shrinkbench_bert.store import ResultStore
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Prune BERT-like encoders with many strategies, and compare what is left of their accuracy."
+    "\n\nStart with: shrinkbench-bert run quick, then: shrinkbench-bert report quick",
+)
+
+GridArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="GRID", help="A TOML file, or the name of a grid that comes along, such as: quick"
+    ),
+]
+ResultsOption = Annotated[
+    Path, typer.Option("--results", metavar="DIR", help="Where results are stored.")
+]
+SetOption = Annotated[
+    list[str],
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Replace a value of the grid, e.g. --set seeds=[0,1,2] --set recipe.lr=3e-5 "
+        "--set source=path/to/glue --set protocol=paper. May be given several times.",
+    ),
+]
+
+
+@app.command()
+def run(grid: GridArgument, results: ResultsOption = Path("results"), set_: SetOption = []) -> None:  # noqa: B006
+    """Run the cells of a grid that are not stored yet.
+
+    Every cell is stored as soon as it is done: stop at any time, and the same command carries on.
+    Bad input is found before any training starts, and exits with 2.
+    """
+    from shrinkbench_bert.runner import run_grid
+
+    loaded = _load(grid, set_)
+    store = ResultStore(results).grid(loaded.name)
+    plan = run_grid(loaded, store)
+    typer.echo(
+        f"{len(plan.missing)} cells run, {len(plan.done)} were there; results in {store.folder}"
+    )
+
+
+@app.command()
+def plan(grid: GridArgument, results: ResultsOption = Path("results"), set_: SetOption = []) -> None:  # noqa: B006
+    """Show what a grid would do: cells, how many are done, parameters, amounts, estimated time."""
+    from shrinkbench_bert.planning import describe_plan
+    from shrinkbench_bert.runner import make_plan
+
+    loaded = _load(grid, set_)
+    typer.echo(describe_plan(make_plan(loaded, ResultStore(results).grid(loaded.name))))
+
+
+@app.command()
+def report(
+    grid: GridArgument,
+    results: ResultsOption = Path("results"),
+    plots: Annotated[
+        Path, typer.Option("--plots", metavar="DIR", help="Where figures and tables go.")
+    ] = Path("plots"),
+) -> None:
+    """Draw a grid's figures and tables from its stored results alone."""
+    from shrinkbench_bert.report import write_report
+
+    name = Path(grid).stem if grid.endswith(".toml") else grid
+    paths = write_report(ResultStore(results).grid(name), plots / name)
+    figures = [path for path in paths if path.suffix == ".png"]
+    tables = [path for path in paths if path.suffix not in (".png", ".svg")]
+    typer.echo(f"{len(figures)} figures (PNG and SVG) and {len(tables)} tables in {plots / name}:")
+    for path in [*figures, *tables]:
+        typer.echo(f"  {path}")
+
+
+@app.command()
+def strategies(
+    plugin: Annotated[
+        list[str], typer.Option(help="A file or package that registers more of them.")
+    ] = [],  # noqa: B006
+) -> None:
+    """List the registered strategies: name, scope, what they need, and their equation."""
+    from shrinkbench_bert.strategy import Need, get_strategy, load_plugin, strategy_names
+
+    for name in plugin:
+        load_plugin(name, Path())
+    rows = []
+    for name in strategy_names():
+        cls = get_strategy(name)
+        needs = [need.name.lower() for need in Need if need in cls.needs and need.name]
+        rows.append(
+            {
+                "name": name,
+                "scope": cls.scope,
+                "needs": ", ".join(needs) or "weights only",
+                "smoothed": "yes" if cls.smooth else "",
+                "equation": inspect.getdoc(cls),
+            }
+        )
+    typer.echo(pd.DataFrame(rows).to_markdown(index=False))
+
+
+def _load(grid: str, settings: list[str]) -> Grid:
+    return Grid.from_toml(_find(grid), dict(_parse(setting) for setting in settings))
+
+
+def _find(grid: str) -> Path:
+    """Find a grid file, or one that comes along by its name."""
+    path = Path(grid)
+    if path.is_file() or path.suffix == ".toml":
+        return path
+    folder = Path(str(resources.files("shrinkbench_bert.experiments")))
+    packaged = folder / f"{grid}.toml"
+    if not packaged.is_file():
+        names = ", ".join(sorted(p.stem for p in folder.glob("*.toml")))
+        raise UserError(f"no grid {grid!r}: give a .toml file, or one of {names}")
+    return packaged
+
+
+def _parse(setting: str) -> tuple[str, Any]:
+    """Read `key=value`; the value is TOML where it can be, and a string otherwise."""
+    key, equals, value = setting.partition("=")
+    if not equals or not key:
+        raise UserError(f"--set {setting!r}: KEY=VALUE is expected")
+    try:
+        return key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, value
+
+
+def main() -> None:
+    """Run the command line; a user's error becomes one line and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("stopped; every finished cell is stored, and the same command carries on", err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

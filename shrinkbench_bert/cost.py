@@ -1,0 +1,76 @@
+"""What a model costs: parameters and multiply-adds, dense and in theory after pruning."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import PreTrainedModel
+
+from shrinkbench_bert.masks import density
+from shrinkbench_bert.store import Size
+
+SEQUENCE_LENGTH = 128
+
+
+@dataclass(frozen=True)
+class MultiplyAdds:
+    """Multiply-adds of one forward for one sequence."""
+
+    total: int
+    by_module: dict[str, int]
+
+
+def count_multiply_adds(model: PreTrainedModel, length: int = SEQUENCE_LENGTH) -> MultiplyAdds:
+    """Count the multiply-adds of one forward with torch's FLOP counter (2 FLOP = 1 multiply-add).
+
+    The attention products are counted too, whichever kernel computes them, so the counting is done
+    with the eager attention and put back afterwards.
+    """
+    before = model.config._attn_implementation
+    ids = torch.zeros((1, length), dtype=torch.long, device=model.device)
+    counter = FlopCounterMode(display=False)
+    model.set_attn_implementation("eager")
+    try:
+        with torch.inference_mode(), counter:
+            model(input_ids=ids, attention_mask=torch.ones_like(ids))
+    finally:
+        model.set_attn_implementation(before)
+    prefix = f"{type(model).__name__}."
+    by_module = {
+        name.removeprefix(prefix): sum(flops.values()) // 2
+        for name, flops in counter.get_flop_counts().items()
+    }
+    return MultiplyAdds(counter.get_total_flops() // 2, by_module)
+
+
+def size(model: PreTrainedModel, masks: Mapping[str, Tensor], dense: MultiplyAdds) -> Size:
+    """Sum up what masks keep of a model.
+
+    Multiply-adds kept are theoretical: each Linear's count times its weight's density, all else as
+    it was.
+    """
+    total = sum(p.numel() for p in model.parameters())
+    prunable = sum(mask.numel() for mask in masks.values())
+    kept = sum(int(mask.sum()) for mask in masks.values())
+    densities = density(masks)
+    saved = sum(
+        dense.by_module[name.removesuffix(".weight")] * (1 - fraction)
+        for name, fraction in densities.items()
+        if name.endswith(".weight")
+    )
+    remaining = dense.total - round(saved)
+    return Size(
+        keep=kept / prunable,
+        compression=total / (total - prunable + kept),
+        prunable_compression=prunable / kept,
+        total=total,
+        prunable=prunable,
+        kept=kept,
+        density=densities,
+        sequence_length=SEQUENCE_LENGTH,
+        multiply_adds=dense.total,
+        multiply_adds_kept=remaining,
+        theoretical_speedup=dense.total / remaining,
+    )

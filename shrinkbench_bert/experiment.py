@@ -1,0 +1,108 @@
+"""One cell, as the paper's procedure: fine-tune, score, mask, rewind, fine-tune again, evaluate."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from shrinkbench_bert import cost
+from shrinkbench_bert.errors import UserError, describe
+from shrinkbench_bert.fingerprints import fingerprints
+from shrinkbench_bert.grid import Cell
+from shrinkbench_bert.masks import apply_masks, pack
+from shrinkbench_bert.metrics import baseline
+from shrinkbench_bert.provenance import provenance
+from shrinkbench_bert.stages import Stages, resolve_device
+from shrinkbench_bert.store import Data, Evaluation, Result, digest
+from shrinkbench_bert.tensor_file import tensors_digest
+from shrinkbench_bert.training import evaluate, fine_tune
+
+
+class Experiment:
+    """Runs one cell.
+
+        Experiment(task="sst2", strategy="LayerGradCAMShift", keep=0.147, seed=0).run()
+
+    Args:
+        cell: the cell; or give its fields by name.
+        stages: what it shares with other cells; its own if left out.
+        device: `auto`, `cpu`, `cuda` or `mps`, where there are no stages given.
+        **fields: of `Cell`.
+
+    Raises:
+        UserError: a field is missing, unknown or out of range, or the device is not there.
+    """
+
+    def __init__(
+        self,
+        cell: Cell | None = None,
+        *,
+        stages: Stages | None = None,
+        device: str = "auto",
+        **fields: Any,
+    ) -> None:
+        try:
+            self.cell = cell or Cell(**fields)
+        except ValueError as error:
+            raise UserError(f"experiment: {describe(error)}") from error
+        self.fingerprints = fingerprints(self.cell)
+        self.stages = stages or Stages([self.cell], device=resolve_device(device))
+
+    def run(self) -> Result:
+        """Run the cell from its seed.
+
+        Raises:
+            UserError: the compression is out of reach, or the strategy breaks its contract.
+            Diverged: a training loss is no longer finite.
+        """
+        cell, stages = self.cell, self.stages
+        started = datetime.now(UTC)
+        stages.seconds = {}
+        data = stages.data
+        initial = stages.initial
+
+        dense = stages.dense
+        masks = stages.masks(cell)
+
+        applied = apply_masks(stages.load(dense.weights), masks)
+        with stages.stage("before"):
+            before = evaluate(stages.model, data, data.validation)
+        applied.remove()
+
+        ticket = stages.load(initial if cell.protocol.rewind == "initial" else dense.weights)
+        applied = apply_masks(ticket, masks)
+        with stages.stage("retrain") as report:
+            retrained = fine_tune(
+                ticket,
+                data,
+                cell.recipe,
+                cell.protocol,
+                epochs=cell.recipe.epochs_retrain,
+                seed=cell.seed,
+                purpose="retrain",
+                masks=applied,
+                moments=None if cell.protocol.reset_optimizer else dense.moments,
+                report=report,
+            )
+        with stages.stage("evaluate"):
+            after = evaluate(ticket, data, data.validation)
+        applied.remove()
+
+        return Result(
+            digest=digest(cell, self.fingerprints),
+            cell=cell,
+            fingerprints=self.fingerprints,
+            data=Data(
+                train=len(data.train), holdout=len(data.holdout), validation=len(data.validation)
+            ),
+            baseline=Evaluation(
+                n=len(data.validation),
+                metrics=baseline(data.task, data.train.labels, data.validation.labels),
+            ),
+            dense=dense.evaluation,
+            before_retraining=before,
+            after_retraining=after,
+            dense_training=dense.training,
+            retraining=retrained.training,
+            size=cost.size(ticket, masks, stages.multiply_adds),
+            masks_digest=tensors_digest(pack(masks)),
+            provenance=provenance(started, stages.seconds, ticket.device, ticket.dtype),
+        )

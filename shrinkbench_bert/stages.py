@@ -1,0 +1,255 @@
+"""What the cells of one (model, task, seed) share: data, initial and dense weights, scores, masks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from shrinkbench_bert.cost import MultiplyAdds, count_multiply_adds
+from shrinkbench_bert.data import TaskData, load_task, training_batches
+from shrinkbench_bert.errors import UserError
+from shrinkbench_bert.fingerprints import fingerprints
+from shrinkbench_bert.grid import Cell
+from shrinkbench_bert.masks import Masks, make_masks, pack, unpack
+from shrinkbench_bert.models import keep_fraction, load_model, load_tokenizer, prunable_parameters
+from shrinkbench_bert.scoring import score
+from shrinkbench_bert.seeding import generator
+from shrinkbench_bert.store import Evaluation, Training
+from shrinkbench_bert.strategy import get_strategy
+from shrinkbench_bert.tensor_file import TensorFile, read_tensors, write_tensors
+from shrinkbench_bert.training import Moments, evaluate, fine_tune
+
+Progress = Callable[[str], None]
+
+
+def resolve_device(name: str) -> torch.device:
+    """Turn `auto`, `cpu`, `cuda` or `mps` into a device. Raises UserError if it is not there."""
+    found = ["cpu"]
+    if torch.backends.mps.is_available():
+        found.insert(0, "mps")
+    if torch.cuda.is_available():
+        found.insert(0, "cuda")
+    if name == "auto":
+        return torch.device(found[0])
+    if name not in found:
+        raise UserError(
+            f"device = {name!r}: this machine has none (accepted here: auto, {', '.join(found)})"
+        )
+    return torch.device(name)
+
+
+@dataclass
+class Dense:
+    """The fine-tuned, unpruned model."""
+
+    weights: dict[str, Tensor]
+    training: Training
+    evaluation: Evaluation
+    moments: Moments
+
+
+class Stages:
+    """Does each shared stage once, when it is first asked for, for all `cells`.
+
+    Args:
+        cells: of one model, task, seed, recipe and protocol; all that will be asked for.
+        device: where the model lives.
+        cache: a folder for dense weights and packed masks, so that an interrupted grid carries on
+            without them being made again; None keeps nothing.
+        progress: told what is being done.
+    """
+
+    def __init__(
+        self,
+        cells: Sequence[Cell],
+        *,
+        device: torch.device | None = None,
+        cache: Path | None = None,
+        progress: Progress = lambda stage: None,
+    ) -> None:
+        self.cells = cells
+        self.cell = cells[0]
+        self.device = device or resolve_device("auto")
+        self.cache = cache
+        self.progress = progress
+        self.seconds: dict[str, float] = {}
+        self._masks: dict[tuple[str, str], Masks] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Progress]:
+        """Tell the progress and keep the seconds of one stage."""
+        self.progress(name)
+        start = time.perf_counter()
+        try:
+            yield lambda detail: self.progress(f"{name}, {detail}")
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+    @cached_property
+    def data(self) -> TaskData:
+        """The task's examples, tokenised."""
+        recipe = self.cell.recipe
+        with self.stage("data"):
+            return load_task(
+                self.cell.task,
+                self.cell.source,
+                tokenizer=load_tokenizer(self.cell.model),
+                train_examples=recipe.train_examples,
+                eval_examples=recipe.eval_examples,
+                holdout=recipe.holdout,
+                max_length=recipe.max_length,
+            )
+
+    @cached_property
+    def model(self) -> PreTrainedModel:
+        """The one model in memory; `load` puts the weights that a stage wants into it."""
+        cell = self.cell
+        return load_model(cell.model, cell.task, seed=cell.seed, layers=cell.layers).to(self.device)
+
+    @cached_property
+    def initial(self) -> dict[str, Tensor]:
+        """The weights before fine-tuning: the checkpoint's, and the head that the seed drew."""
+        return {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+
+    def load(self, weights: dict[str, Tensor]) -> PreTrainedModel:
+        """Put weights into the model and return it."""
+        self.model.load_state_dict(weights)
+        return self.model
+
+    @cached_property
+    def multiply_adds(self) -> MultiplyAdds:
+        """Of the dense model."""
+        return count_multiply_adds(self.model)
+
+    @cached_property
+    def dense(self) -> Dense:
+        """Fine-tune the dense model, or take the stored one."""
+        path = self.cache and self.cache / self.cell.task / f"dense_seed{self.cell.seed}.safetensors"
+        depends_on = self._digest(strategy=None)
+        stored = read_tensors(path, depends_on) if path else None
+        if stored is None:
+            stored = self._fine_tune_dense()
+            if path:
+                write_tensors(path, stored, depends_on)
+        groups: dict[str, dict[str, Tensor]] = {}
+        for name, tensor in stored.tensors.items():
+            kind, _, rest = name.partition("/")
+            groups.setdefault(kind, {})[rest] = tensor.to(self.device)
+        moments: Moments = {}
+        for kind in groups.keys() - {"weights"}:
+            for name, tensor in groups[kind].items():
+                moments.setdefault(name, {})[kind] = tensor
+        return Dense(
+            groups["weights"],
+            Training.model_validate(stored.facts["training"]),
+            Evaluation.model_validate(stored.facts["evaluation"]),
+            moments,
+        )
+
+    def _fine_tune_dense(self) -> TensorFile:
+        cell, data = self.cell, self.data
+        model = self.load(self.initial)
+        with self.stage("dense") as report:
+            tuned = fine_tune(
+                model,
+                data,
+                cell.recipe,
+                cell.protocol,
+                epochs=cell.recipe.epochs_dense,
+                seed=cell.seed,
+                purpose="dense",
+                report=report,
+            )
+            evaluation = evaluate(model, data, data.validation)
+        tensors = {f"weights/{name}": tensor for name, tensor in model.state_dict().items()}
+        if not cell.protocol.reset_optimizer:
+            tensors |= {
+                f"{kind}/{name}": tensor
+                for name, state in tuned.moments.items()
+                for kind, tensor in state.items()
+            }
+        facts = {"training": tuned.training.model_dump(), "evaluation": evaluation.model_dump()}
+        return TensorFile({name: t.clone() for name, t in tensors.items()}, facts)
+
+    def masks(self, cell: Cell) -> Masks:
+        """The masks of one cell: stored ones, or from one scoring pass for all cells' strategies."""
+        key = (cell.strategy, cell.amount)
+        if key not in self._masks:
+            stored = self._read_masks(cell)
+            if stored is not None:
+                return stored
+            self._score()
+        return self._masks.pop(key)
+
+    def keep(self, cell: Cell) -> float:
+        """The fraction of prunable parameters that a cell keeps."""
+        if cell.keep is not None:
+            return cell.keep
+        assert cell.compression is not None  # a Cell has one of the two
+        return keep_fraction(self.model, cell.compression, cell.protocol)
+
+    def _score(self) -> None:
+        """Score with every strategy whose masks are not stored, and make all amounts' masks."""
+        cell, recipe = self.cell, self.cell.recipe
+        missing = [c for c in self.cells if self._read_masks(c) is None]
+        model = self.load(self.dense.weights)
+        batches = training_batches(
+            self.data.train,
+            self.data.pad_token_id,
+            recipe.batch_size,
+            generator(cell.seed, "scoring", "order"),
+            recipe.group_by_length,
+        )
+        with self.stage("score"):
+            scores = score(
+                model,
+                batches,
+                list(dict.fromkeys(c.strategy for c in missing)),
+                task=cell.task,
+                protocol=cell.protocol,
+                seed=cell.seed,
+            )
+            for c in missing:
+                masks = make_masks(
+                    scores[c.strategy],
+                    self.keep(c),
+                    get_strategy(c.strategy).scope,
+                    ties=c.protocol.ties,
+                )
+                self._masks[c.strategy, c.amount] = {n: mask.cpu() for n, mask in masks.items()}
+                path = self._mask_path(c)
+                if path:
+                    write_tensors(path, TensorFile(pack(masks), {}), self._digest(c.strategy))
+
+    def _mask_path(self, cell: Cell) -> Path | None:
+        return self.cache and self.cache / cell.path.with_suffix(".safetensors")
+
+    def _read_masks(self, cell: Cell) -> Masks | None:
+        path = self._mask_path(cell)
+        stored = read_tensors(path, self._digest(cell.strategy)) if path else None
+        if stored is None:
+            return None
+        parameters = prunable_parameters(self.model, cell.protocol)
+        return unpack(stored.tensors, {name: tuple(p.shape) for name, p in parameters.items()})
+
+    def _digest(self, strategy: str | None) -> str:
+        """Digest what decides a shared stage: the cell without its amount, and the fingerprints."""
+        taken = fingerprints(self.cell if strategy is None else self._of(strategy))
+        facts = [
+            self.cell.model_dump(mode="json", exclude={"source", "strategy", "keep", "compression"}),
+            [taken.data, taken.model, taken.strategy if strategy else None, strategy],
+        ]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+    def _of(self, strategy: str) -> Cell:
+        return next(cell for cell in self.cells if cell.strategy == strategy)
