@@ -30,11 +30,9 @@ GridArgument = Annotated[
         metavar="GRID", help="A TOML file, or the name of a grid that comes along, such as: quick"
     ),
 ]
-ResultsOption = Annotated[
-    Path, typer.Option("--results", metavar="DIR", help="Where results are stored.")
-]
+ResultsOption = Annotated[Path, typer.Option("--results", metavar="DIR", help="Where results are stored.")]
 SetOption = Annotated[
-    list[str],
+    list[str] | None,
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
@@ -45,7 +43,7 @@ SetOption = Annotated[
 
 
 @app.command()
-def run(grid: GridArgument, results: ResultsOption = Path("results"), set_: SetOption = []) -> None:  # noqa: B006
+def run(grid: GridArgument, results: ResultsOption = Path("results"), set_: SetOption = None) -> None:
     """Run the cells of a grid that are not stored yet.
 
     Every cell is stored as soon as it is done: stop at any time, and the same command carries on.
@@ -53,21 +51,19 @@ def run(grid: GridArgument, results: ResultsOption = Path("results"), set_: SetO
     """
     from shrinkbench_bert.runner import run_grid
 
-    loaded = _load(grid, set_)
+    loaded = _load(grid, set_ or [])
     store = ResultStore(results).grid(loaded.name)
     plan = run_grid(loaded, store)
-    typer.echo(
-        f"{len(plan.missing)} cells run, {len(plan.done)} were there; results in {store.folder}"
-    )
+    typer.echo(f"{len(plan.missing)} cells run, {len(plan.done)} were there; results in {store.folder}")
 
 
 @app.command()
-def plan(grid: GridArgument, results: ResultsOption = Path("results"), set_: SetOption = []) -> None:  # noqa: B006
+def plan(grid: GridArgument, results: ResultsOption = Path("results"), set_: SetOption = None) -> None:
     """Show what a grid would do: cells, how many are done, parameters, amounts, estimated time."""
     from shrinkbench_bert.planning import describe_plan
     from shrinkbench_bert.runner import make_plan
 
-    loaded = _load(grid, set_)
+    loaded = _load(grid, set_ or [])
     typer.echo(describe_plan(make_plan(loaded, ResultStore(results).grid(loaded.name))))
 
 
@@ -93,14 +89,12 @@ def report(
 
 @app.command()
 def strategies(
-    plugin: Annotated[
-        list[str], typer.Option(help="A file or package that registers more of them.")
-    ] = [],  # noqa: B006
+    plugin: Annotated[list[str], typer.Option(help="A file or package that registers more of them.")] = None,
 ) -> None:
     """List the registered strategies: name, scope, what they need, and their equation."""
     from shrinkbench_bert.strategy import Need, get_strategy, load_plugin, strategy_names
 
-    for name in plugin:
+    for name in plugin or []:
         load_plugin(name, Path())
     rows = []
     for name in strategy_names():

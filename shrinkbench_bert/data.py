@@ -105,15 +105,14 @@ def load_task(
     cut = max(1, round(holdout * len(train)))
     if cut >= len(train):
         raise UserError(f"source {source!r}, task {task.name!r}: {len(train)} examples are too few")
-    splits = (train.take(order[cut:]), train.take(order[:cut]), validation)
+    train, held_out = train.take(order[cut:]), train.take(order[:cut])
     if tokenizer is None:
-        return TaskData(task, *splits, pad_token_id=0)
-    pad = tokenizer.pad_token_id
-    return TaskData(
-        task,
-        *(_encode(split, tokenizer, max_length) for split in splits),
-        pad_token_id=0 if pad is None else pad,
+        return TaskData(task, train, held_out, validation, pad_token_id=0)
+    train, held_out, validation = (
+        _encode(split, tokenizer, max_length) for split in (train, held_out, validation)
     )
+    pad = tokenizer.pad_token_id
+    return TaskData(task, train, held_out, validation, pad_token_id=0 if pad is None else pad)
 
 
 def _load(task: Task, source: str) -> datasets.DatasetDict:
@@ -186,7 +185,11 @@ def collate(split: Split, indices: Sequence[int], pad_token_id: int) -> Batch:
 
 
 def training_batches(
-    split: Split, pad_token_id: int, batch_size: int, shuffle: torch.Generator, group_by_length: bool
+    split: Split,
+    pad_token_id: int,
+    batch_size: int,
+    shuffle: torch.Generator,
+    group_by_length: bool,
 ) -> Iterator[Batch]:
     """Yield one epoch of shuffled batches; grouped by length they carry little padding."""
     order = torch.randperm(len(split), generator=shuffle).tolist()

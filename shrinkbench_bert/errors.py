@@ -18,8 +18,10 @@ def unknown(kind: str, name: object, accepted: Iterable[str]) -> UserError:
     return UserError(f"unknown {kind} {name!r}: {hint}accepted: {', '.join(accepted)}")
 
 
-def describe(error: ValidationError) -> str:
+def describe(error: ValueError) -> str:
     """Put pydantic's findings on one line: field, value, and what would be accepted."""
+    if not isinstance(error, ValidationError):
+        return str(error)
     findings = []
     for found in error.errors(include_url=False, include_context=False):
         field = ".".join(map(str, found["loc"])) or "input"

@@ -90,9 +90,7 @@ class Experiment:
             digest=digest(cell, self.fingerprints),
             cell=cell,
             fingerprints=self.fingerprints,
-            data=Data(
-                train=len(data.train), holdout=len(data.holdout), validation=len(data.validation)
-            ),
+            data=Data(train=len(data.train), holdout=len(data.holdout), validation=len(data.validation)),
             baseline=Evaluation(
                 n=len(data.validation),
                 metrics=baseline(data.task, data.train.labels, data.validation.labels),

@@ -13,9 +13,7 @@ def fingerprints(cell: Cell) -> Fingerprints:
     """Take a cell's fingerprints. Raises UserError if its data, model or strategy is not there."""
     recipe = cell.recipe
     return Fingerprints(
-        data=_data(
-            cell.task, cell.source, recipe.train_examples, recipe.eval_examples, recipe.holdout
-        ),
+        data=_data(cell.task, cell.source, recipe.train_examples, recipe.eval_examples, recipe.holdout),
         model=_model(cell.model, cell.task, cell.layers),
         strategy=formula_digest(get_strategy(cell.strategy)),
     )

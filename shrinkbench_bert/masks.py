@@ -1,25 +1,24 @@
 """Masks: from scores to exactly k kept, in force on a model, packed to bits, compared."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
-from torch import BoolTensor, Tensor, nn
+from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from shrinkbench_bert.errors import UserError, unknown
 from shrinkbench_bert.strategy import Scope
 
-Masks: TypeAlias = dict[str, BoolTensor]
+Masks: TypeAlias = dict[str, Tensor]
+"""Boolean tensors by parameter name; True = kept."""
 Ties = Literal["exact", "kept"]
 
 
-def make_masks(
-    scores: Mapping[str, Tensor], keep: float, scope: Scope, *, ties: Ties = "exact"
-) -> Masks:
+def make_masks(scores: Mapping[str, Tensor], keep: float, scope: Scope, *, ties: Ties = "exact") -> Masks:
     """Keep the parameters with the highest scores; True = kept (eqs. 2, 3, 6 and 10).
 
     Args:
@@ -47,13 +46,12 @@ def make_masks(
         flat = torch.cat([score.flatten() for score in scores.values()])
         parts = _top(flat, keep, ties).split([score.numel() for score in scores.values()])
         return {
-            name: part.view(score.shape)
-            for (name, score), part in zip(scores.items(), parts, strict=True)
+            name: part.view(score.shape) for (name, score), part in zip(scores.items(), parts, strict=True)
         }
     raise unknown("scope", scope, ("layer", "global"))
 
 
-def _top(flat: Tensor, keep: float, ties: Ties) -> BoolTensor:
+def _top(flat: Tensor, keep: float, ties: Ties) -> Tensor:
     n = flat.numel()
     k = math.floor(keep * n + 0.5)
     if k == 0:
@@ -71,8 +69,8 @@ def _top(flat: Tensor, keep: float, ties: Ties) -> BoolTensor:
 class AppliedMasks:
     """Masks in force on a model: pruned weights are exactly 0.0 in every forward, until `remove`."""
 
-    parameters: list[Tensor]
-    pruned: list[Tensor]
+    parameters: Sequence[Tensor]
+    pruned: Sequence[Tensor]
     """True where the parameter is pruned; on the parameter's device."""
     hook: RemovableHandle
 

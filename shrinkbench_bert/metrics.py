@@ -50,9 +50,7 @@ def evaluate_predictions(
     return {name: METRICS[name].compute(y, p) for name in task.metrics}
 
 
-def baseline(
-    task: Task, train_labels: Sequence[float], labels: Sequence[float]
-) -> dict[str, float | None]:
+def baseline(task: Task, train_labels: Sequence[float], labels: Sequence[float]) -> dict[str, float | None]:
     """Score the constant that a model without input would predict.
 
     The constant is the majority class, or the mean label, of the training split.

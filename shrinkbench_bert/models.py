@@ -90,9 +90,7 @@ def load_config(name_or_path: str, task: str | Task, *, layers: int | None = Non
         config.problem_type = "regression" if task.regression else "single_label_classification"
         if layers is not None:
             if layers > config.num_hidden_layers:
-                raise UserError(
-                    f"layers = {layers}: {name_or_path!r} has {config.num_hidden_layers} layers"
-                )
+                raise UserError(f"layers = {layers}: {name_or_path!r} has {config.num_hidden_layers} layers")
             config.num_hidden_layers = layers
     return config
 
@@ -169,9 +167,7 @@ def prunable_parameters(model: PreTrainedModel, protocol: Protocol) -> dict[str,
     }
 
 
-def keep_fraction(
-    model: PreTrainedModel, compression: float, protocol: str | Protocol = "sound"
-) -> float:
+def keep_fraction(model: PreTrainedModel, compression: float, protocol: str | Protocol = "sound") -> float:
     """Convert a compression ratio of the whole model to the fraction of prunable parameters to keep.
 
     keep = (total / compression - unprunable) / prunable
@@ -179,9 +175,7 @@ def keep_fraction(
     Raises UserError (a ValueError) below 1 and at or above the ceiling, total / unprunable, naming it.
     """
     total = sum(p.numel() for p in model.parameters())
-    prunable = sum(
-        p.numel() for p in prunable_parameters(model, Protocol.named(protocol)).values()
-    )
+    prunable = sum(p.numel() for p in prunable_parameters(model, Protocol.named(protocol)).values())
     unprunable = total - prunable
     ceiling = total / unprunable
     if not 1 <= compression < ceiling:

@@ -98,15 +98,14 @@ def _shared_examples(cell: Cell) -> float:
     protocol, recipe = cell.protocol, cell.recipe
     train = len(_data(cell).train)
     batches = -(-train // recipe.batch_size)
-    passes = min(batches, protocol.clean_batches) + protocol.eta * min(
-        batches, protocol.smooth_batches
-    )
+    passes = min(batches, protocol.clean_batches) + protocol.eta * min(batches, protocol.smooth_batches)
     return recipe.epochs_dense * train + passes * recipe.batch_size
 
 
 def _seconds_per_example(cell: Cell, device: torch.device) -> float:
     data = _data(cell)
-    model = load_model(cell.model, cell.task, layers=cell.layers).to(device).train()
+    model = load_model(cell.model, cell.task, layers=cell.layers)
+    model.to(device=device).train()  # type: ignore[call-arg]
     batches = training_batches(
         data.train, data.pad_token_id, cell.recipe.batch_size, generator(0, "estimate"), True
     )

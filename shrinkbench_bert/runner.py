@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
+from typing import NoReturn
 
 import torch
 from tqdm import tqdm
@@ -84,8 +86,12 @@ def run_grid(grid: Grid, store: ResultStore) -> Plan:
         for cells in plan.groups():
             stages = Stages(cells, device=plan.device, cache=store.folder / ".cache")
             for cell in cells:
-                stages.progress = lambda stage, cell=cell: bar.set_postfix_str(f"{cell}: {stage}")
+                stages.progress = partial(_show, bar, cell)
                 result = Experiment(cell, stages=stages).run()
                 store.save(result.model_copy(update={"grid": grid.name}))
                 bar.update()
     return plan
+
+
+def _show(bar: tqdm[NoReturn], cell: Cell, stage: str) -> None:
+    bar.set_postfix_str(f"{cell}: {stage}")

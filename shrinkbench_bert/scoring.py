@@ -207,9 +207,7 @@ def observe(
 class _MeanActivations:
     """Mean output of each Linear over sequences and tokens (the inner sums of eq. 5)."""
 
-    def __init__(
-        self, linears: Mapping[str, nn.Linear], attention_mask: Tensor, protocol: Protocol
-    ) -> None:
+    def __init__(self, linears: Mapping[str, nn.Linear], attention_mask: Tensor, protocol: Protocol) -> None:
         self.linears = linears
         self.protocol = protocol
         tokens = attention_mask if protocol.padding == "out" else torch.ones_like(attention_mask)
@@ -245,9 +243,7 @@ class _MeanActivations:
 
 
 @contextmanager
-def _noise(
-    model: nn.Module, linears: Mapping[str, nn.Linear], protocol: Protocol
-) -> Iterator[None]:
+def _noise(model: nn.Module, linears: Mapping[str, nn.Linear], protocol: Protocol) -> Iterator[None]:
     """Add z ~ N(0, noise_std^2) to Linear outputs: y = (w x + b) + z (eq. 8)."""
     every = [m for m in model.modules() if isinstance(m, nn.Linear)]
     handles = [

@@ -42,9 +42,7 @@ def resolve_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device(found[0])
     if name not in found:
-        raise UserError(
-            f"device = {name!r}: this machine has none (accepted here: auto, {', '.join(found)})"
-        )
+        raise UserError(f"device = {name!r}: this machine has none (accepted here: auto, {', '.join(found)})")
     return torch.device(name)
 
 
@@ -114,7 +112,8 @@ class Stages:
     def model(self) -> PreTrainedModel:
         """The one model in memory; `load` puts the weights that a stage wants into it."""
         cell = self.cell
-        return load_model(cell.model, cell.task, seed=cell.seed, layers=cell.layers).to(self.device)
+        model = load_model(cell.model, cell.task, seed=cell.seed, layers=cell.layers)
+        return model.to(device=self.device)  # type: ignore[call-arg]
 
     @cached_property
     def initial(self) -> dict[str, Tensor]:

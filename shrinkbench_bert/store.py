@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from shrinkbench_bert.errors import UserError, describe
 from shrinkbench_bert.grid import Cell
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 
 
 class _Block(BaseModel):
@@ -250,8 +250,7 @@ class ResultStore:
         try:
             return Result.model_validate(tree)
         except (ValidationError, UserError) as error:
-            detail = describe(error) if isinstance(error, ValidationError) else str(error)
-            raise UserError(f"result {str(path)!r} is no result: {detail}") from error
+            raise UserError(f"result {str(path)!r} is no result: {describe(error)}") from error
 
     def results(self) -> Iterator[Result]:
         """Read every result below the folder, in the order of their paths."""

@@ -192,6 +192,7 @@ def _import_file(path: Path) -> Any:
     return module
 
 
+@cache  # the file may be edited while a grid runs; what runs is what was loaded
 def formula_digest(cls: type[Strategy]) -> str:
     """Digest a strategy's code, its bases' included: SHA-256 without comments and docstrings.
 

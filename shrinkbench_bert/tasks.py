@@ -41,7 +41,15 @@ TASKS = {
     task.name: task
     for task in (
         Task("sst2", "SST-2", ("sentence",), 2, ("accuracy",), "fig6"),
-        Task("stsb", "STS-B", ("sentence1", "sentence2"), 1, ("mse", "pearson", "spearman"), "fig7", top=5.0),
+        Task(
+            "stsb",
+            "STS-B",
+            ("sentence1", "sentence2"),
+            1,
+            ("mse", "pearson", "spearman"),
+            "fig7",
+            top=5.0,
+        ),
         Task("cola", "CoLA", ("sentence",), 2, ("accuracy", "mcc"), "fig8"),
     )
 }

@@ -160,9 +160,7 @@ def _rate(recipe: Recipe, steps: int) -> Callable[[int], float]:
 
 
 def _moments(optimizer: torch.optim.Optimizer, model: PreTrainedModel) -> Moments:
-    return {
-        name: dict(optimizer.state[p]) for name, p in model.named_parameters() if p in optimizer.state
-    }
+    return {name: dict(optimizer.state[p]) for name, p in model.named_parameters() if p in optimizer.state}
 
 
 def _restore(optimizer: torch.optim.Optimizer, model: PreTrainedModel, moments: Moments) -> None:

@@ -25,6 +25,7 @@ def used_rows_only(model: PreTrainedModel, token_ids: Tensor) -> Iterator[None]:
         token_ids: (n,) int64, every id that the block will use, in any order.
     """
     embedding = model.get_input_embeddings()
+    assert isinstance(embedding, nn.Embedding)  # what every BERT-like encoder has
     full, padding = embedding.weight, embedding.padding_idx
     used = token_ids.unique().to(full.device)
     if padding is not None:

@@ -34,9 +34,7 @@ def frame_of(results: list[Result]) -> pd.DataFrame:
     return pd.DataFrame([result.row() for result in results])
 
 
-def figure_of(
-    results: list[Result], metric: str | None = None, stage: str = "after_retraining"
-) -> Figure:
+def figure_of(results: list[Result], metric: str | None = None, stage: str = "after_retraining") -> Figure:
     frame = frame_of(results)
     points, task = long_form(frame), TASKS[frame["task"].iloc[0]]
     metric = metric or task.metric
@@ -51,9 +49,7 @@ def tables_of(results: list[Result]):
 
 
 def point(points: pd.DataFrame, strategy: str, metric: str, stage: str = "after_retraining"):
-    rows = points[
-        (points[["strategy", "metric", "stage"]] == [strategy, metric, stage]).all(axis=1)
-    ]
+    rows = points[(points[["strategy", "metric", "stage"]] == [strategy, metric, stage]).all(axis=1)]
     assert len(rows) == 1
     return rows.iloc[0]
 
@@ -251,9 +247,7 @@ def test_an_undefined_point_breaks_the_line_and_is_counted():
 
 def test_a_figure_without_any_value_is_drawn():
     undefined = {"pearson": None}
-    figure = figure_of(
-        [make_result("stsb", after_retraining=undefined, dense=undefined)], "pearson"
-    )
+    figure = figure_of([make_result("stsb", after_retraining=undefined, dense=undefined)], "pearson")
     assert "no result has a value; 400 validation examples; 1 of 1 result" in words_of(figure)
 
 
@@ -324,9 +318,7 @@ def test_entries_of_several_seeds():
     assert table.loc[A, "keep-0.147"] == "80.0 ± 10.0 (3 seeds)"
     assert table.loc[B, "keep-0.147"] == "50.0 (1 seed)"
     assert table.loc[A, "keep-0.361"] == DASH
-    assert "mean ± sample standard deviation over seeds, which 1 seed does not have" in (
-        laid_out[0].caption
-    )
+    assert "mean ± sample standard deviation over seeds, which 1 seed does not have" in (laid_out[0].caption)
     assert r"80.0 $\pm$ 10.0 (3 seeds)" in latex(laid_out, header)
 
 
@@ -384,9 +376,7 @@ print(style("Mine"), "torch" in sys.modules)
 """
 
 
-def test_another_process_draws_the_same_bytes_without_torch(
-    store: ResultStore, plots: Path, tmp_path: Path
-):
+def test_another_process_draws_the_same_bytes_without_torch(store: ResultStore, plots: Path, tmp_path: Path):
     again = tmp_path / "again"
     command = [sys.executable, "-c", ELSEWHERE, str(store.folder), str(again)]
     run = subprocess.run(command, capture_output=True, text=True, check=True)

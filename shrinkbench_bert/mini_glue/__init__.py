@@ -50,12 +50,15 @@ class Draw:
         self.rng, self.split = rng, split
 
     def chance(self, probability: float) -> bool:
+        """True with this probability."""
         return self.rng.random() < probability
 
-    def pick(
-        self, entries: Sequence[str], avoid: Sequence[str] = (), held_out: float = 0.15
-    ) -> str:
-        """One entry not in `avoid`; in validation a held-out one with chance `held_out`."""
+    def pick(self, entries: str | Sequence[str], avoid: Sequence[str] = (), held_out: float = 0.15) -> str:
+        """One entry not in `avoid`; in validation a held-out one with chance `held_out`.
+
+        `entries` is a sequence, or one string that separates them by commas.
+        """
+        entries = entries.split(", ") if isinstance(entries, str) else entries
         unseen = self.split == "validation" and self.chance(held_out)
         pool = [e for e in entries if e.startswith("~") == unseen and e.strip("~") not in avoid]
         pool = pool or [e for e in entries if not e.startswith("~") and e not in avoid]
@@ -77,9 +80,7 @@ def generate(
     return data
 
 
-def _fresh_rows(
-    draw: Draw, rows: Callable[[Draw], list[Row]], size: int, seen: set[str]
-) -> list[Row]:
+def _fresh_rows(draw: Draw, rows: Callable[[Draw], list[Row]], size: int, seen: set[str]) -> list[Row]:
     kept: list[Row] = []
     while len(kept) < size:
         batch = rows(draw)

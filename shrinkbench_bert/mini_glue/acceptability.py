@@ -2,7 +2,7 @@
 
 A template says both members of a pair at once: `[acceptable|unacceptable]`. Slots that share a
 name share a word. Each violation has a mirror image among its neighbours (is/are, are/is), or is a
-mere change of order, so that no word speaks for either label.
+mere change of order, so that no word speaks for either label; the past tense alone is lexical.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ if TYPE_CHECKING:
     from shrinkbench_bert.mini_glue import Draw, Row
 
 WORDS = {
-    "person": (
-        "doctor, farmer, teacher, singer, lawyer, sailor, painter, guest, student, driver, nurse, "
-        "~pilot, ~baker, ~soldier"
-    ),
-    "man": "boy, man, king, uncle, father, actor, ~waiter, ~prince",
-    "woman": "girl, woman, queen, aunt, mother, actress, ~waitress, ~princess",
-    "thing": "book, chair, letter, picture, basket, ticket, bottle, lamp, ~carpet, ~mirror",
-    "place": "garden, kitchen, station, library, village, market, ~harbour, ~museum",
+    "person": "doctor, farmer, teacher, singer, lawyer, sailor, guest, ~pilot, ~painter",
+    "man": "boy, man, king, uncle, father, ~prince, ~waiter",
+    "woman": "girl, woman, queen, aunt, mother, ~princess, ~waitress",
+    "thing": "book, chair, letter, picture, basket, ticket, ~carpet, ~mirror",
+    "place": "garden, kitchen, station, library, village, ~harbour, ~museum",
     "state": "tired, happy, angry, hungry, ready, quiet, ~nervous, ~thirsty",
-    "near": "near, beside, behind, with, ~opposite",
-    "sleep": "slept, waited, smiled, arrived, vanished, coughed, ~sneezed, ~napped",
-    "break": "carried, destroyed, praised, bought, described, opened, ~dropped, ~ignored",
-    "do": "paint, find, clean, follow, move, lift, ~push, ~sell",
-    "can": "can, will, must, should, ~could",
-    "eat": "take/taken, see/seen, break/broken, choose/chosen, hide/hidden, ~steal/stolen, ~give/given",
+    "near": "near, beside, behind, ~opposite",
+    "sleep": "slept, waited, smiled, arrived, vanished, ~sneezed, ~napped",
+    "break": "carried, destroyed, praised, bought, opened, ~dropped, ~ignored",
+    "do": "paint, find, clean, move, lift, ~push, ~sell",
+    "can": "can, will, must, ~should",
+    "eat": "take/taken, see/seen, break/broken, choose/chosen, hide/hidden, ~steal/stolen",
+    "took": "took/taked, brought/bringed, found/finded, kept/keeped, caught/catched, ~hid/hided",
 }
 LEXICON = {name: words.split(", ") for name, words in WORDS.items()}
 LEXICON["people"] = [f"{person}s" for person in LEXICON["person"]]
 LEXICON["things"] = [f"{thing}s" for thing in LEXICON["thing"]]
+# Two forms of one verb, drawn together.
+FORMS = {form: pair for pair in (("eat", "eaten"), ("took", "taked")) for form in pair}
 
 PHENOMENA = {
     "subject-verb agreement": (
@@ -83,6 +83,11 @@ PHENOMENA = {
         "~I know that the {person1} had [{eaten1}|{eat1}] it.",
         "~I know that the {person1} might [{eat1}|{eaten1}] it.",
     ),
+    "past tense": (
+        "The {person1} [{took1}|{taked1}] the {thing1} in the {place1}.",
+        "Yesterday the {people1} [{took1}|{taked1}] the {things1}.",
+        "~I think that the {person1} [{took1}|{taked1}] it.",
+    ),
     "auxiliary fronting": (
         "[Is the {person1} who {can1} {do1} it|{can1} the {person1} who {do1} it is] {state1}?",
         "[Is the {person1} who was here|Was the {person1} who here is] {state1}?",
@@ -127,9 +132,9 @@ def fill(draw: Draw, template: str) -> str:
     words: dict[str, str] = {}
     for slot in re.findall(r"\{(\w+?)\}", template):
         name = slot.rstrip("0123456789")
-        if name in ("eat", "eaten"):
-            base, participle = draw.pick(LEXICON["eat"]).split("/")
-            words |= {} if "eat1" in words else {"eat1": base, "eaten1": participle}
+        if name in FORMS and slot not in words:
+            forms = draw.pick(LEXICON[FORMS[name][0]]).split("/")
+            words |= {f"{form}1": word for form, word in zip(FORMS[name], forms, strict=True)}
         elif slot not in words:
             words[slot] = draw.pick(LEXICON[name], avoid=list(words.values()))
     return template.format(**words)

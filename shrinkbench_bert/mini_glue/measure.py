@@ -13,10 +13,12 @@ from shrinkbench_bert.mini_glue import Row, Split, generate
 
 
 def column(rows: list[Row], name: str) -> list[str]:
+    """One column of the rows."""
     return [row[name] for row in rows]
 
 
 def labels(rows: list[Row]) -> np.ndarray:
+    """The labels, shape (rows,)."""
     return np.array([row["label"] for row in rows])
 
 
@@ -50,8 +52,7 @@ def bag_of_words_pearson(data: dict[Split, list[Row]]) -> float:
 def overlap(rows: list[Row]) -> np.ndarray:
     """Jaccard overlap of the two sets of words, shape (rows, 1)."""
     sets = [
-        [set(re.findall(r"\w+", row[name].lower())) for name in ("sentence1", "sentence2")]
-        for row in rows
+        [set(re.findall(r"\w+", row[name].lower())) for name in ("sentence1", "sentence2")] for row in rows
     ]
     return np.array([[len(a & b) / len(a | b)] for a, b in sets])
 

@@ -14,22 +14,22 @@ if TYPE_CHECKING:
     from shrinkbench_bert.mini_glue import Draw, Row
 
 ASPECTS = (
-    "acting, plot, script, ending, dialogue, music, pacing, humour, story, romance, cast, camerawork, "
-    "~soundtrack, ~editing, ~finale"
-).split(", ")
+    "acting, plot, script, ending, dialogue, music, pacing, humour, story, romance, cast, "
+    "camerawork, ~soundtrack, ~editing, ~finale"
+)
 ADJECTIVES = {
     +1: (
         "superb, delightful, clever, moving, brilliant, charming, gripping, funny, elegant, "
         "wonderful, ~dazzling, ~lovely, ~thrilling"
-    ).split(", "),
+    ),
     -1: (
         "dull, clumsy, boring, tedious, awful, bland, lifeless, terrible, stupid, messy, "
         "~dreary, ~horrible, ~lame"
-    ).split(", "),
+    ),
 }
 MODIFIERS = {
-    +1: "quite, truly, rather, always, simply, ~really".split(", "),
-    -1: "not, never, hardly, far from, anything but, ~not at all".split(", "),
+    +1: "quite, truly, rather, always, simply, ~really",
+    -1: "not, never, hardly, far from, anything but, ~not at all",
 }
 
 FRAMES = {

@@ -44,6 +44,7 @@ Event = dict[str, str]
 
 
 def meanings(slot: str) -> list[str]:
+    """All that may stand in a slot, near misses side by side."""
     return LEXICON[slot].replace("; ", ", ").split(", ")
 
 
@@ -65,13 +66,12 @@ def differing(draw: Draw, first: Event, changed: list[str]) -> Event:
         group = next(g for g in LEXICON[slot].split(", ") if first[slot] in g)
         near = [m.strip("~") for m in group.split("; ") if m.strip("~") != first[slot]]
         avoid = [*first.values(), *second.values()]
-        second[slot] = near[0] if near and draw.chance(NEAR_MISS) else draw.pick(
-            meanings(slot), avoid=avoid
-        )
+        second[slot] = near[0] if near and draw.chance(NEAR_MISS) else draw.pick(meanings(slot), avoid=avoid)
     return second
 
 
 def sentence(draw: Draw, words: Event) -> str:
+    """The event in one of the frames."""
     text = draw.pick(FRAMES, held_out=0.25).format(**words)
     return text[0].upper() + text[1:]
 

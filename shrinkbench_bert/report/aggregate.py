@@ -74,6 +74,4 @@ def _per_seed(rows: pd.DataFrame, stage: str) -> pd.DataFrame:
     # All cells of a seed carry the same dense model and baseline: they count once.
     rows = rows.groupby(["task", "seed"], as_index=False).agg({"value": "mean", "n": "min"})
     size = 1.0 if stage == "dense" else float("nan")
-    return rows.assign(
-        strategy=stage, amount="", requested=float("nan"), keep=size, compression=size
-    )
+    return rows.assign(strategy=stage, amount="", requested=float("nan"), keep=size, compression=size)

@@ -74,9 +74,7 @@ def _strategies(axes: Axes, lines: pd.DataFrame, amounts: list[float]) -> Iterat
         rows = lines[lines["strategy"] == name].set_index("requested").reindex(amounts)
         several = (rows["n_seeds"] > 1).any()
         # Shifted on paper, not in the data: equal values would hide each other.
-        shift = ScaledTranslation(
-            (i - (len(names) - 1) / 2) * _DODGE / 72, 0, axes.figure.dpi_scale_trans
-        )
+        shift = ScaledTranslation((i - (len(names) - 1) / 2) * _DODGE / 72, 0, axes.figure.dpi_scale_trans)
         container = axes.errorbar(
             rows.index.to_numpy(),
             rows["mean"].to_numpy(),
@@ -171,9 +169,7 @@ def _legend(axes: Axes, entries: list[Entry], metric: str) -> None:
     )
 
 
-def _words(
-    axes: Axes, points: pd.DataFrame, header: Header, task: Task, metric: str, stage: str
-) -> None:
+def _words(axes: Axes, points: pd.DataFrame, header: Header, task: Task, metric: str, stage: str) -> None:
     subtitle = textwrap.fill("; ".join(header.parts()), _WRAP)
     below = axes.annotate(
         subtitle,

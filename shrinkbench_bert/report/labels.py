@@ -32,9 +32,7 @@ class Header:
         """Read it from the first row of a checked frame."""
         row: dict[Any, Any] = frame.iloc[0].to_dict()
         layers = None if pd.isna(row["layers"]) else int(row["layers"])
-        return cls(
-            row["grid"], row["model"], layers, row["source"], row["protocol"], by_compression
-        )
+        return cls(row["grid"], row["model"], layers, row["source"], row["protocol"], by_compression)
 
     def parts(self) -> list[str]:
         """Say it in words, one phrase each."""

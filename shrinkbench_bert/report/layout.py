@@ -64,8 +64,7 @@ def _table(points: pd.DataFrame, header: Header, task: str, stage: str, metric: 
     several = labels.seeds(body)[1] > 1
     names = {"dense": "dense", "baseline": labels.baseline_label(TASKS[task])}
     rows = {
-        names[reference]: [Entry(_text(points[points["stage"] == reference], metric, several))]
-        * len(columns)
+        names[reference]: [Entry(_text(points[points["stage"] == reference], metric, several))] * len(columns)
         for reference in REFERENCES
     }
     best = {amount: _best(body[body["amount"] == amount], metric) for amount in columns}
