@@ -89,7 +89,9 @@ def report(
 
 @app.command()
 def strategies(
-    plugin: Annotated[list[str], typer.Option(help="A file or package that registers more of them.")] = None,
+    plugin: Annotated[
+        list[str] | None, typer.Option(help="A file or package that registers more of them.")
+    ] = None,
 ) -> None:
     """List the registered strategies: name, scope, what they need, and their equation."""
     from shrinkbench_bert.strategy import Need, get_strategy, load_plugin, strategy_names
