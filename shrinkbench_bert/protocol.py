@@ -76,6 +76,13 @@ class Protocol(BaseModel):
         except ValidationError as error:
             raise UserError(f"protocol: {describe(error)}") from error
 
+    @property
+    def label(self) -> str:
+        """The name, with the fields that differ from the named set: `sound (eta=5)`."""
+        named = Protocol.named(self.name)
+        own = [f"{key}={value}" for key, value in self if value != getattr(named, key)]
+        return f"{self.name} ({', '.join(own)})" if own else self.name
+
 
 _NAMED: dict[str, dict[str, Any]] = {
     "sound": {},

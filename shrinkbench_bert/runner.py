@@ -15,7 +15,8 @@ from shrinkbench_bert.errors import UserError
 from shrinkbench_bert.experiment import Experiment
 from shrinkbench_bert.fingerprints import fingerprints
 from shrinkbench_bert.grid import Cell, Grid
-from shrinkbench_bert.models import keep_fraction, skeleton
+from shrinkbench_bert.models import keep_fraction, load_model, skeleton
+from shrinkbench_bert.scoring import check_strategies
 from shrinkbench_bert.stages import Stages, resolve_device
 from shrinkbench_bert.store import Result, ResultStore, differences, digest
 
@@ -40,8 +41,8 @@ def make_plan(grid: Grid, store: ResultStore) -> Plan:
 
     Raises:
         UserError: the device, the hub, the data or the model is not there; a compression is out of
-            reach; or a stored result is damaged, newer, or was made by something else (the fields
-            that differ are named).
+            reach; a strategy breaks its contract on a made-up batch; or a stored result is damaged,
+            newer, or was made by something else (the fields that differ are named).
     """
     device = resolve_device(grid.device)
     for task in grid.tasks:
@@ -64,6 +65,10 @@ def make_plan(grid: Grid, store: ResultStore) -> Plan:
                 + ". Give the grid another name, or move the old results away"
             )
         done[cell] = stored
+    if missing:
+        model = load_model(grid.model, missing[0].task, layers=grid.layers)
+        names = list(dict.fromkeys(cell.strategy for cell in missing))
+        check_strategies(model, names, task=missing[0].task, protocol=grid.protocol)
     return Plan(grid, device, done, missing)
 
 

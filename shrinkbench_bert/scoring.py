@@ -80,6 +80,20 @@ def score(
     return {scorer.name: scorer.finish() for scorer in scorers}
 
 
+def check_strategies(
+    model: PreTrainedModel, strategies: Sequence[str], *, task: str | Task, protocol: Protocol
+) -> None:
+    """Hold strategies to their contract on two made-up sequences, before any long work.
+
+    Raises UserError as `score` does.
+    """
+    ids = torch.arange(16).view(2, 8) % model.config.vocab_size
+    mask = torch.ones_like(ids)
+    mask[1, 6:] = 0
+    batch = {"input_ids": ids, "attention_mask": mask, "labels": torch.tensor([0.0, 1.0])}
+    score(model, [batch], strategies, task=task, protocol=protocol, eta=1)
+
+
 @dataclass(frozen=True)
 class Signals:
     """What one batch says about one parameter; a strategy is shown only what it declares."""

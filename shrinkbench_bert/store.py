@@ -147,7 +147,7 @@ class Result(_Block):
             "model": cell.model,
             "layers": cell.layers,
             "source": cell.source,
-            "protocol": cell.protocol.name,
+            "protocol": cell.protocol.label,
             "strategy": cell.strategy,
             "amount": cell.amount,
             "seed": cell.seed,

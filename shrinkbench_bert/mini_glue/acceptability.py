@@ -121,6 +121,9 @@ PHENOMENA = {
     ),
 }
 
+# The two easy ones count double: they give a small model something to hold on to.
+WEIGHTS = dict.fromkeys(PHENOMENA, 1) | {"past tense": 2, "word order": 2}
+
 
 def choose(template: str, alternative: int) -> str:
     """`[acceptable|unacceptable]` -> the one or the other."""
@@ -142,7 +145,7 @@ def fill(draw: Draw, template: str) -> str:
 
 def rows(draw: Draw) -> list[Row]:
     """Both members of one minimal pair (sometimes only the acceptable one)."""
-    phenomenon = draw.rng.choice(list(PHENOMENA))
+    phenomenon = draw.rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
     filled = fill(draw, draw.pick(PHENOMENA[phenomenon], held_out=0.25))
     pair = []
     for label, alternative in ((1, 0), (0, 1)):
