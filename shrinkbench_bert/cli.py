@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 import tomllib
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
-import pandas as pd
 import typer
+from tabulate import tabulate
 
 from shrinkbench_bert.errors import UserError
-from shrinkbench_bert.grid import Grid
+from shrinkbench_bert.grid import GRID_NAME, Grid
 from shrinkbench_bert.store import ResultStore
 
 app = typer.Typer(
@@ -53,7 +54,11 @@ def run(grid: GridArgument, results: ResultsOption = Path("results"), set_: SetO
 
     loaded = _load(grid, set_ or [])
     store = ResultStore(results).grid(loaded.name)
-    plan = run_grid(loaded, store)
+    try:
+        plan = run_grid(loaded, store)
+    except KeyboardInterrupt:
+        typer.echo("stopped; every finished cell is stored, and the same command carries on", err=True)
+        raise typer.Exit(130) from None
     typer.echo(f"{len(plan.missing)} cells run, {len(plan.done)} were there; results in {store.folder}")
 
 
@@ -78,7 +83,7 @@ def report(
     """Draw a grid's figures and tables from its stored results alone."""
     from shrinkbench_bert.report import write_report
 
-    name = Path(grid).stem if grid.endswith(".toml") else grid
+    name = _name(grid)
     paths = write_report(ResultStore(results).grid(name), plots / name)
     figures = [path for path in paths if path.suffix == ".png"]
     tables = [path for path in paths if path.suffix not in (".png", ".svg")]
@@ -111,7 +116,7 @@ def strategies(
                 "equation": inspect.getdoc(cls),
             }
         )
-    typer.echo(pd.DataFrame(rows).to_markdown(index=False))
+    typer.echo(tabulate(rows, headers="keys", tablefmt="simple"))
 
 
 def _load(grid: str, settings: list[str]) -> Grid:
@@ -131,6 +136,19 @@ def _find(grid: str) -> Path:
     return packaged
 
 
+def _name(grid: str) -> str:
+    """The name under which a grid's results are stored."""
+    path = Path(grid)
+    if path.suffix == ".toml":
+        try:
+            grid = str(tomllib.loads(path.read_text(encoding="utf-8")).get("name", path.stem))
+        except (OSError, ValueError) as error:
+            raise UserError(f"grid {str(path)!r}: {error}") from error
+    if not re.fullmatch(GRID_NAME, grid):
+        raise UserError(f"no grid {grid!r}: give a .toml file, or a name of letters, digits, '.', '_', '-'")
+    return grid
+
+
 def _parse(setting: str) -> tuple[str, Any]:
     """Read `key=value`; the value is TOML where it can be, and a string otherwise."""
     key, equals, value = setting.partition("=")
@@ -143,15 +161,15 @@ def _parse(setting: str) -> tuple[str, Any]:
 
 
 def main() -> None:
-    """Run the command line; a user's error becomes one line and exit code 2."""
+    """Run the command line; a user's error becomes one line and exit code 2, a diverged loss 1."""
     try:
         app()
     except UserError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("stopped; every finished cell is stored, and the same command carries on", err=True)
-        sys.exit(130)
+    except ArithmeticError as error:
+        typer.echo(f"error: {error}; finished cells are stored", err=True)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

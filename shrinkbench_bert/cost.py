@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
 from shrinkbench_bert.masks import density
+from shrinkbench_bert.models import positions
 from shrinkbench_bert.store import Size
 
 SEQUENCE_LENGTH = 128
@@ -18,17 +19,21 @@ SEQUENCE_LENGTH = 128
 class MultiplyAdds:
     """Multiply-adds of one forward for one sequence."""
 
+    sequence_length: int
     total: int
     by_module: dict[str, int]
 
 
-def count_multiply_adds(model: PreTrainedModel, length: int = SEQUENCE_LENGTH) -> MultiplyAdds:
+def count_multiply_adds(model: PreTrainedModel) -> MultiplyAdds:
     """Count the multiply-adds of one forward with torch's FLOP counter (2 FLOP = 1 multiply-add).
+
+    The sequence has 128 tokens, or as many as the model can read.
 
     The attention products are counted too, whichever kernel computes them, so the counting is done
     with the eager attention and put back afterwards.
     """
     before = model.config._attn_implementation
+    length = min(SEQUENCE_LENGTH, positions(model))
     ids = torch.zeros((1, length), dtype=torch.long, device=model.device)
     counter = FlopCounterMode(display=False)
     model.set_attn_implementation("eager")
@@ -42,7 +47,7 @@ def count_multiply_adds(model: PreTrainedModel, length: int = SEQUENCE_LENGTH) -
         name.removeprefix(prefix): sum(flops.values()) // 2
         for name, flops in counter.get_flop_counts().items()
     }
-    return MultiplyAdds(counter.get_total_flops() // 2, by_module)
+    return MultiplyAdds(length, counter.get_total_flops() // 2, by_module)
 
 
 def size(model: PreTrainedModel, masks: Mapping[str, Tensor], dense: MultiplyAdds) -> Size:
@@ -69,7 +74,7 @@ def size(model: PreTrainedModel, masks: Mapping[str, Tensor], dense: MultiplyAdd
         prunable=prunable,
         kept=kept,
         density=densities,
-        sequence_length=SEQUENCE_LENGTH,
+        sequence_length=dense.sequence_length,
         multiply_adds=dense.total,
         multiply_adds_kept=remaining,
         theoretical_speedup=dense.total / remaining,

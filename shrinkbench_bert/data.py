@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import datasets
 import torch
@@ -20,7 +21,6 @@ from shrinkbench_bert.seeding import generator
 from shrinkbench_bert.tasks import Task, get_task
 
 Batch = dict[str, Tensor]
-SPLITS = ("train", "validation")
 
 # Batches that are sorted by length together: enough to group, few enough to stay random.
 _POOL = 50
@@ -97,8 +97,7 @@ def load_task(
         UserError: no such source, no hub and no local copy, or a missing split or column.
     """
     task = get_task(name)
-    raw = _load(task, source)
-    train, validation = (_split(task, source, raw, split) for split in SPLITS)
+    train, validation = _load(task, source)
     train = _subset(train, train_examples, "train")
     validation = _subset(validation, eval_examples, "validation")
     order = torch.randperm(len(train), generator=generator(0, "holdout")).tolist()
@@ -115,41 +114,58 @@ def load_task(
     return TaskData(task, train, held_out, validation, pad_token_id=0 if pad is None else pad)
 
 
-def _load(task: Task, source: str) -> datasets.DatasetDict:
+def _load(task: Task, source: str) -> tuple[Split, Split]:
     where = f"source {source!r}, task {task.name!r}"
-    if source == "mini-glue":
-        source = str(mini_glue.materialise())
-    elif Path(source).is_dir():
-        source = str(Path(source).resolve())
-    elif source.startswith((".", "/", "~")) or source.count("/") != 1:
+    path = mini_glue.materialise() if source == "mini-glue" else Path(source)
+    local = bool(source) and path.is_dir()
+    if not local and (not source or source.startswith((".", "/", "~")) or source.count("/") != 1):
         raise UserError(f"{where}: no such folder (accepted: a hub id, a folder, or mini-glue)")
-    elif not hub_reachable():
+    if not local and not hub_reachable():
         where += " (the hub cannot be reached; looked for a local copy)"
     datasets.disable_progress_bars()
-    try:
-        return datasets.load_dataset(source, task.name)
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{where}: {reason}") from error
+    with TemporaryDirectory() as scratch:
+        try:
+            # The library caches a folder by its name, whatever lies in it now: give it a new cache.
+            raw = datasets.load_dataset(
+                str(path.resolve()) if local else source, task.name, cache_dir=scratch if local else None
+            )
+        except Exception as error:
+            raise UserError(f"{where}: {_cause(error)}") from error
+        train, validation = (_split(task, where, raw, name) for name in ("train", "validation"))
+    return train, validation
 
 
-def _split(task: Task, source: str, raw: datasets.DatasetDict, name: str) -> Split:
-    where = f"source {source!r}, task {task.name!r}"
+def _cause(error: BaseException) -> str:
+    """The first line of the innermost error: the outer ones only say that something went wrong."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def _split(task: Task, where: str, raw: datasets.DatasetDict, name: str) -> Split:
     if name not in raw:
         raise UserError(f"{where}: no split {name!r}; found {', '.join(sorted(raw))}")
-    table = raw[name]
+    table, where = raw[name], f"{where}, split {name!r}"
     for column in (*task.text, "label"):
         if column not in table.column_names:
-            raise UserError(
-                f"{where}, split {name!r}: no column {column!r}; found {', '.join(table.column_names)}"
-            )
+            raise UserError(f"{where}: no column {column!r}; found {', '.join(table.column_names)}")
     text = list(zip(*(list(table[column]) for column in task.text), strict=True))
-    labels = [float(label) for label in table["label"]]
-    top = task.top if task.regression else task.classes - 1
-    wrong = [label for label in labels if not 0 <= label <= top]
-    if wrong:
-        raise UserError(f"{where}, split {name!r}: label {wrong[0]:g} lies outside 0 to {top:g}")
-    return Split(text, labels, [])
+    labels = list(table["label"])
+    for i, (row, label) in enumerate(zip(text, labels, strict=True)):
+        if not all(isinstance(part, str) for part in row):
+            raise UserError(f"{where}, row {i}: text {row!r} is no string")
+        if not _is_label(task, label):
+            accepted = f"0 to {task.top:g}" if task.regression else f"0 to {task.classes - 1}, whole"
+            raise UserError(f"{where}, row {i}: label {label!r} is none of {accepted}")
+    return Split(text, [float(label) for label in labels], [])
+
+
+def _is_label(task: Task, label: object) -> bool:
+    if isinstance(label, bool) or not isinstance(label, int | float):
+        return False
+    if task.regression:
+        return 0 <= label <= task.top
+    return label in range(task.classes)
 
 
 def _subset(split: Split, size: int | None, name: str) -> Split:

@@ -13,8 +13,9 @@ class UserError(ValueError):
 def unknown(kind: str, name: object, accepted: Iterable[str]) -> UserError:
     """Word the error for a `name` that is none of `accepted`, with the nearest one if one is near."""
     accepted = sorted(accepted)
-    near = get_close_matches(str(name), accepted, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    by_lower = {candidate.lower(): candidate for candidate in accepted}
+    near = get_close_matches(str(name).lower(), by_lower, n=1, cutoff=0.5)
+    hint = f"did you mean {by_lower[near[0]]!r}? " if near else ""
     return UserError(f"unknown {kind} {name!r}: {hint}accepted: {', '.join(accepted)}")
 
 

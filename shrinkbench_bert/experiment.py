@@ -9,6 +9,7 @@ from shrinkbench_bert.fingerprints import fingerprints
 from shrinkbench_bert.grid import Cell
 from shrinkbench_bert.masks import apply_masks, pack
 from shrinkbench_bert.metrics import baseline
+from shrinkbench_bert.preflight import check_cells
 from shrinkbench_bert.provenance import provenance
 from shrinkbench_bert.stages import Stages, resolve_device
 from shrinkbench_bert.store import Data, Evaluation, Result, digest
@@ -28,7 +29,8 @@ class Experiment:
         **fields: of `Cell`.
 
     Raises:
-        UserError: a field is missing, unknown or out of range, or the device is not there.
+        UserError: a field is missing, unknown or out of range, the compression is out of reach, the
+            strategy breaks its contract on a made-up batch, or the device is not there.
     """
 
     def __init__(
@@ -44,13 +46,16 @@ class Experiment:
         except ValueError as error:
             raise UserError(f"experiment: {describe(error)}") from error
         self.fingerprints = fingerprints(self.cell)
-        self.stages = stages or Stages([self.cell], device=resolve_device(device))
+        if stages is None:
+            check_cells([self.cell])
+            stages = Stages([self.cell], device=resolve_device(device))
+        self.stages = stages
 
     def run(self) -> Result:
         """Run the cell from its seed.
 
         Raises:
-            UserError: the compression is out of reach, or the strategy breaks its contract.
+            UserError: the strategy breaks its contract.
             Diverged: a training loss is no longer finite.
         """
         cell, stages = self.cell, self.stages

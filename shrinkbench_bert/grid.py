@@ -26,13 +26,14 @@ from shrinkbench_bert.strategy import get_strategy, load_plugin
 from shrinkbench_bert.tasks import get_task
 
 Keep = Annotated[float, Field(gt=0, le=1)]
+GRID_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 Compression = Annotated[float, Field(ge=1)]
 
 
 class Recipe(BaseModel):
     """Training hyperparameters, for dense fine-tuning and for retraining under a mask."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     epochs_dense: PositiveInt = 3
     epochs_retrain: NonNegativeInt = 3
@@ -46,16 +47,17 @@ class Recipe(BaseModel):
     train_examples: PositiveInt | None = Field(None, description="a fixed random subset; None: all")
     eval_examples: PositiveInt | None = Field(None, description="likewise, of the validation split")
     holdout: float = Field(0.1, gt=0, lt=1, description="fraction of train that chooses the epoch")
+    dropout: float | None = Field(None, ge=0, lt=1, description="None: as the checkpoint says")
 
 
 class Cell(BaseModel):
     """One (task, model, strategy, amount, seed) with all that decides its result."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     task: str
-    source: str = "mini-glue"
-    model: str = "minilm"
+    source: str = Field("mini-glue", min_length=1)
+    model: str = Field("minilm", min_length=1)
     layers: PositiveInt | None = Field(None, description="use the first layers only; None: all")
     strategy: str
     keep: Keep | None = None
@@ -83,9 +85,9 @@ class Cell(BaseModel):
     @property
     def amount(self) -> str:
         """The amount as it stands in file names: `keep-0.147` or `compression-3.5`."""
-        if self.keep is not None:
-            return f"keep-{self.keep:g}"
-        return f"compression-{self.compression:g}"
+        kind, value = ("compression", self.compression) if self.keep is None else ("keep", self.keep)
+        # repr, not `:g`: two amounts never share a path.
+        return f"{kind}-{repr(value).removesuffix('.0')}"
 
     @property
     def path(self) -> Path:
@@ -99,12 +101,14 @@ class Cell(BaseModel):
 class Grid(BaseModel):
     """A grid of cells that share a model, a source, a protocol and, per task, a recipe."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(pattern=GRID_NAME)
     description: str = ""
-    source: str = Field("mini-glue", description="hub id, folder of the same layout, or mini-glue")
-    model: str = Field("minilm", description="hub id, folder, or minilm")
+    source: str = Field(
+        "mini-glue", min_length=1, description="hub id, folder of the same layout, or mini-glue"
+    )
+    model: str = Field("minilm", min_length=1, description="hub id, folder, or minilm")
     layers: PositiveInt | None = None
     tasks: list[str] = Field(min_length=1)
     strategies: list[str] = Field(min_length=1)

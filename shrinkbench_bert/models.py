@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -27,6 +28,7 @@ from shrinkbench_bert.seeding import seeded
 from shrinkbench_bert.tasks import Task, get_task
 
 MINILM_HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model")
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
@@ -62,6 +64,7 @@ def _one_clear_error(name_or_path: str) -> Iterator[None]:
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    online = True
     try:
         if not is_local(name_or_path) and ("\\" in name_or_path or name_or_path.count("/") > 1):
             raise UserError(f"model {name_or_path!r}: no such folder")
@@ -112,17 +115,72 @@ def load_model(
     """
     config = load_config(name_or_path, task, layers=layers)
     with _one_clear_error(name_or_path), seeded(seed, "head"):
-        model = AutoModelForSequenceClassification.from_pretrained(
-            checkpoint(name_or_path), config=config, dtype=torch.float32, use_safetensors=True
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            checkpoint(name_or_path),
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # a head of other classes, replaced below
+            output_loading_info=True,
         )
-    encoder(model)
+    _check_encoder(name_or_path, model)
+    absent = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
+    _check_complete(name_or_path, model, absent)
+    head = {name for name, _ in model.named_parameters()} - _base_names(model)
+    if not head <= set(info["missing_keys"]):
+        with seeded(seed, "head"):
+            fresh = AutoModelForSequenceClassification.from_config(config).state_dict()
+        model.load_state_dict({name: fresh[name] for name in head}, strict=False)
     return model
+
+
+def _base_names(model: PreTrainedModel) -> set[str]:
+    return {f"{model.base_model_prefix}.{name}" for name, _ in model.base_model.named_parameters()}
+
+
+def _check_complete(name_or_path: str, model: PreTrainedModel, absent: set[str]) -> None:
+    """Refuse a checkpoint that leaves part of the encoder random; only a pooler may be new."""
+    lacking = sorted(name for name in _base_names(model) & absent if ".pooler." not in name)
+    if lacking:
+        raise UserError(
+            f"model {name_or_path!r}: its weights lack {lacking[0]!r} and {len(lacking) - 1} more of the "
+            "encoder's parameters"
+        )
 
 
 def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
     """Load the checkpoint's tokenizer. Raises UserError as `load_model` does."""
+    folder = Path(checkpoint(name_or_path))
+    # Without one the library makes up a tokenizer of five tokens, to which every word is unknown.
+    if folder.is_dir() and not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        raise UserError(
+            f"model {name_or_path!r}: no tokenizer in the folder (one of {', '.join(_TOKENIZER_FILES)})"
+        )
     with _one_clear_error(name_or_path):
         return AutoTokenizer.from_pretrained(checkpoint(name_or_path))
+
+
+def _check_encoder(name_or_path: str, model: PreTrainedModel) -> None:
+    try:
+        encoder(model)
+    except UserError as error:
+        raise UserError(f"model {name_or_path!r}: {error}") from error
+
+
+def set_dropout(model: PreTrainedModel, probability: float) -> None:
+    """Set the probability of every dropout of the model, attention's included."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = probability
+
+
+def positions(model: PreTrainedModel) -> int:
+    """The longest input that the model can read, in tokens."""
+    base: Any = model.base_model
+    table = base.embeddings.position_embeddings
+    # RoBERTa counts positions from behind its padding index.
+    offset = 0 if table.padding_idx is None else table.padding_idx + 1
+    return int(table.num_embeddings) - offset
 
 
 def encoder(model: PreTrainedModel) -> nn.Module:
@@ -191,7 +249,7 @@ def skeleton(name_or_path: str, task: str | Task, *, layers: int | None = None) 
     config = load_config(name_or_path, task, layers=layers)
     with _one_clear_error(name_or_path), torch.device("meta"):
         model = AutoModelForSequenceClassification.from_config(config)
-    encoder(model)
+    _check_encoder(name_or_path, model)
     return model
 
 

@@ -1,23 +1,16 @@
 """What a grid would do, in words, before it does it."""
 
+import math
 import time
+from dataclasses import replace
 from datetime import timedelta
 
-import torch
 from tabulate import tabulate
 
-from shrinkbench_bert import objective
-from shrinkbench_bert.data import TaskData, load_task, training_batches
-from shrinkbench_bert.grid import Cell
-from shrinkbench_bert.models import (
-    keep_fraction,
-    load_model,
-    load_tokenizer,
-    prunable_parameters,
-    skeleton,
-)
+from shrinkbench_bert.models import keep_fraction, prunable_parameters, skeleton
 from shrinkbench_bert.runner import Plan
-from shrinkbench_bert.seeding import generator
+from shrinkbench_bert.stages import Stages
+from shrinkbench_bert.training import fine_tune
 
 _TIMED_BATCHES = 4
 
@@ -63,59 +56,38 @@ def _estimate(plan: Plan) -> str:
         seconds = [sum(result.provenance.seconds.values()) for result in plan.done.values()]
         mean, basis = sum(seconds) / len(seconds), f"the mean of {len(seconds)} stored cells"
         return f"about {timedelta(seconds=round(mean * len(plan.missing)))} ({basis})"
-    by_task: dict[str, float] = {}
-    for cell in plan.missing:
-        if cell.task not in by_task:
-            by_task[cell.task] = _seconds_per_example(cell, plan.device)
     total = 0.0
-    for cells in plan.groups():
-        total += sum(by_task[cell.task] * _examples(cell) for cell in cells)
-        total += by_task[cells[0].task] * _shared_examples(cells[0])
+    for task in plan.grid.tasks:
+        groups = [cells for cells in plan.groups() if cells[0].task == task]
+        stages = Stages(groups[0], device=plan.device)
+        shared, own = _examples(stages)
+        seconds_each = _seconds_per_example(stages)
+        total += seconds_each * sum(shared + own * len(cells) for cells in groups)
     return f"about {timedelta(seconds=round(total))} (from {_TIMED_BATCHES} training steps per task)"
 
 
-def _data(cell: Cell) -> TaskData:
-    recipe = cell.recipe
-    return load_task(
-        cell.task,
-        cell.source,
-        tokenizer=load_tokenizer(cell.model),
-        train_examples=recipe.train_examples,
-        eval_examples=recipe.eval_examples,
-        holdout=recipe.holdout,
-        max_length=recipe.max_length,
-    )
+def _examples(stages: Stages) -> tuple[float, float]:
+    """Training examples that a dense model and its scores cost, and that each of its cells costs.
+
+    An evaluated example counts as a third of a trained one.
+    """
+    recipe, protocol, data = stages.cell.recipe, stages.cell.protocol, stages.data
+    batches = -(-len(data.train) // recipe.batch_size)
+    passes = min(batches, protocol.clean_batches)
+    passes += protocol.eta * min(batches, protocol.smooth_batches)
+    epoch = len(data.train) + len(data.holdout) / 3
+    shared = recipe.epochs_dense * epoch + passes * recipe.batch_size
+    return shared, recipe.epochs_retrain * epoch + 2 * len(data.validation) / 3
 
 
-def _examples(cell: Cell) -> float:
-    """Training examples of one cell; an evaluated one costs a third of a trained one."""
-    data = _data(cell)
-    epochs = cell.recipe.epochs_retrain
-    return epochs * (len(data.train) + len(data.holdout) / 3) + 2 * len(data.validation) / 3
-
-
-def _shared_examples(cell: Cell) -> float:
-    protocol, recipe = cell.protocol, cell.recipe
-    train = len(_data(cell).train)
-    batches = -(-train // recipe.batch_size)
-    passes = min(batches, protocol.clean_batches) + protocol.eta * min(batches, protocol.smooth_batches)
-    return recipe.epochs_dense * train + passes * recipe.batch_size
-
-
-def _seconds_per_example(cell: Cell, device: torch.device) -> float:
-    data = _data(cell)
-    model = load_model(cell.model, cell.task, layers=cell.layers)
-    model.to(device=device).train()  # type: ignore[call-arg]
-    batches = training_batches(
-        data.train, data.pad_token_id, cell.recipe.batch_size, generator(0, "estimate"), True
-    )
-    seconds, examples = 0.0, 0
-    for step, batch in zip(range(_TIMED_BATCHES + 1), batches, strict=False):
-        batch = {key: value.to(device) for key, value in batch.items()}
-        labels = batch.pop("labels")
+def _seconds_per_example(stages: Stages) -> float:
+    """Time one short epoch of fine-tuning, after a shorter one that warms up."""
+    recipe, data = stages.cell.recipe, stages.data
+    seconds = math.inf
+    for batches in (1, _TIMED_BATCHES):
+        few = replace(data, train=data.train.take(range(batches * recipe.batch_size)[: len(data.train)]))
+        few = replace(few, holdout=few.holdout.take([0]), validation=few.validation.take([0]))
         start = time.perf_counter()
-        objective.loss(data.task, model(**batch).logits, labels).backward()
-        if step:  # the first one warms up
-            seconds += time.perf_counter() - start
-            examples += len(labels)
-    return seconds / max(1, examples)
+        fine_tune(stages.model, few, recipe, stages.cell.protocol, epochs=1, seed=0, purpose="estimate")
+        seconds = (time.perf_counter() - start) / len(few.train)
+    return seconds

@@ -15,7 +15,7 @@ class Protocol(BaseModel):
     Take one with `Protocol.named("paper", shift=1.0)`: a named set, any field of it overridden.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     name: ProtocolName = "sound"
 
@@ -64,7 +64,7 @@ class Protocol(BaseModel):
         """
         if isinstance(protocol, Protocol):
             base = protocol.model_dump()
-        elif protocol in _NAMED:
+        elif isinstance(protocol, str) and protocol in _NAMED:
             base = {"name": protocol, **_NAMED[protocol]}
         else:
             raise unknown("protocol", protocol, _NAMED)

@@ -15,8 +15,8 @@ from shrinkbench_bert.errors import UserError
 from shrinkbench_bert.experiment import Experiment
 from shrinkbench_bert.fingerprints import fingerprints
 from shrinkbench_bert.grid import Cell, Grid
-from shrinkbench_bert.models import keep_fraction, load_model, skeleton
-from shrinkbench_bert.scoring import check_strategies
+from shrinkbench_bert.models import load_tokenizer
+from shrinkbench_bert.preflight import check_cells
 from shrinkbench_bert.stages import Stages, resolve_device
 from shrinkbench_bert.store import Result, ResultStore, differences, digest
 
@@ -45,10 +45,7 @@ def make_plan(grid: Grid, store: ResultStore) -> Plan:
             newer, or was made by something else (the fields that differ are named).
     """
     device = resolve_device(grid.device)
-    for task in grid.tasks:
-        model = skeleton(grid.model, task, layers=grid.layers)
-        for compression in grid.compression:
-            keep_fraction(model, compression, grid.protocol)
+    _check_folder(store)
     done: dict[Cell, Result] = {}
     missing: list[Cell] = []
     for cell in grid.cells():
@@ -65,11 +62,17 @@ def make_plan(grid: Grid, store: ResultStore) -> Plan:
                 + ". Give the grid another name, or move the old results away"
             )
         done[cell] = stored
-    if missing:
-        model = load_model(grid.model, missing[0].task, layers=grid.layers)
-        names = list(dict.fromkeys(cell.strategy for cell in missing))
-        check_strategies(model, names, task=missing[0].task, protocol=grid.protocol)
+    load_tokenizer(grid.model)
+    check_cells(missing)
     return Plan(grid, device, done, missing)
+
+
+def _check_folder(store: ResultStore) -> None:
+    for folder in (store.folder, *store.folder.parents):
+        if folder.exists():
+            if not folder.is_dir():
+                raise UserError(f"results {str(store.folder)!r}: {str(folder)!r} is no folder")
+            return
 
 
 def run_grid(grid: Grid, store: ResultStore) -> Plan:

@@ -64,7 +64,7 @@ def score(
     with _untouched(model, parameters):
         for scorer in scorers:
             if not scorer.strategy.needs:
-                scorer.add({name: Signals(p) for name, p in parameters.items()})
+                scorer.add({name: Signals(p.detach()) for name, p in parameters.items()})
         for i, batch in enumerate(batches):
             clean = [s for s in scorers if s.wants(i, protocol) and not s.strategy.smooth]
             smooth = [s for s in scorers if s.wants(i, protocol) and s.strategy.smooth]
@@ -78,20 +78,6 @@ def score(
                     for scorer in sharing:
                         scorer.add(signals)
     return {scorer.name: scorer.finish() for scorer in scorers}
-
-
-def check_strategies(
-    model: PreTrainedModel, strategies: Sequence[str], *, task: str | Task, protocol: Protocol
-) -> None:
-    """Hold strategies to their contract on two made-up sequences, before any long work.
-
-    Raises UserError as `score` does.
-    """
-    ids = torch.arange(16).view(2, 8) % model.config.vocab_size
-    mask = torch.ones_like(ids)
-    mask[1, 6:] = 0
-    batch = {"input_ids": ids, "attention_mask": mask, "labels": torch.tensor([0.0, 1.0])}
-    score(model, [batch], strategies, task=task, protocol=protocol, eta=1)
 
 
 @dataclass(frozen=True)
@@ -131,10 +117,17 @@ class _Scorer:
     def add(self, signals: Mapping[str, Signals]) -> None:
         for name, signal in signals.items():
             random = generator(self.seed, "score", self.name, name)
+            version = signal.weight._version
             try:
                 value = self.strategy.score(signal.shown_to(self.strategy, name, random))
             except UserError as error:
                 raise UserError(f"strategy {self.name!r}: {error}") from error
+            except Exception as error:
+                raise UserError(
+                    f"strategy {self.name!r}: score() of {name!r} raised {type(error).__name__}: {error}"
+                ) from error
+            if signal.weight._version != version:
+                raise UserError(f"strategy {self.name!r}: score() changes the weight {name!r} in place")
             if not isinstance(value, Tensor) or value.shape != signal.weight.shape:
                 found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
                 raise UserError(

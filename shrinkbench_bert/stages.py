@@ -21,7 +21,14 @@ from shrinkbench_bert.errors import UserError
 from shrinkbench_bert.fingerprints import fingerprints
 from shrinkbench_bert.grid import Cell
 from shrinkbench_bert.masks import Masks, make_masks, pack, unpack
-from shrinkbench_bert.models import keep_fraction, load_model, load_tokenizer, prunable_parameters
+from shrinkbench_bert.models import (
+    load_model,
+    load_tokenizer,
+    positions,
+    prunable_parameters,
+    set_dropout,
+)
+from shrinkbench_bert.preflight import cell_keep
 from shrinkbench_bert.scoring import score
 from shrinkbench_bert.seeding import generator
 from shrinkbench_bert.store import Evaluation, Training
@@ -105,7 +112,7 @@ class Stages:
                 train_examples=recipe.train_examples,
                 eval_examples=recipe.eval_examples,
                 holdout=recipe.holdout,
-                max_length=recipe.max_length,
+                max_length=min(recipe.max_length, positions(self.model)),
             )
 
     @cached_property
@@ -113,6 +120,8 @@ class Stages:
         """The one model in memory; `load` puts the weights that a stage wants into it."""
         cell = self.cell
         model = load_model(cell.model, cell.task, seed=cell.seed, layers=cell.layers)
+        if cell.recipe.dropout is not None:
+            set_dropout(model, cell.recipe.dropout)
         return model.to(device=self.device)  # type: ignore[call-arg]
 
     @cached_property
@@ -134,7 +143,7 @@ class Stages:
     def dense(self) -> Dense:
         """Fine-tune the dense model, or take the stored one."""
         path = self.cache and self.cache / self.cell.task / f"dense_seed{self.cell.seed}.safetensors"
-        depends_on = self._digest(strategy=None)
+        depends_on = self._digest()
         stored = read_tensors(path, depends_on) if path else None
         if stored is None:
             stored = self._fine_tune_dense()
@@ -190,13 +199,6 @@ class Stages:
             self._score()
         return self._masks.pop(key)
 
-    def keep(self, cell: Cell) -> float:
-        """The fraction of prunable parameters that a cell keeps."""
-        if cell.keep is not None:
-            return cell.keep
-        assert cell.compression is not None  # a Cell has one of the two
-        return keep_fraction(self.model, cell.compression, cell.protocol)
-
     def _score(self) -> None:
         """Score with every strategy whose masks are not stored, and make all amounts' masks."""
         cell, recipe = self.cell, self.cell.recipe
@@ -221,34 +223,33 @@ class Stages:
             for c in missing:
                 masks = make_masks(
                     scores[c.strategy],
-                    self.keep(c),
+                    cell_keep(c, model),
                     get_strategy(c.strategy).scope,
                     ties=c.protocol.ties,
                 )
                 self._masks[c.strategy, c.amount] = {n: mask.cpu() for n, mask in masks.items()}
                 path = self._mask_path(c)
                 if path:
-                    write_tensors(path, TensorFile(pack(masks), {}), self._digest(c.strategy))
+                    write_tensors(path, TensorFile(pack(masks), {}), self._digest(c))
 
     def _mask_path(self, cell: Cell) -> Path | None:
         return self.cache and self.cache / cell.path.with_suffix(".safetensors")
 
     def _read_masks(self, cell: Cell) -> Masks | None:
         path = self._mask_path(cell)
-        stored = read_tensors(path, self._digest(cell.strategy)) if path else None
+        stored = read_tensors(path, self._digest(cell)) if path else None
         if stored is None:
             return None
         parameters = prunable_parameters(self.model, cell.protocol)
-        return unpack(stored.tensors, {name: tuple(p.shape) for name, p in parameters.items()})
+        shapes = {name: tuple(p.shape) for name, p in parameters.items()}
+        return unpack({name: stored.tensors[name] for name in shapes}, shapes)
 
-    def _digest(self, strategy: str | None) -> str:
-        """Digest what decides a shared stage: the cell without its amount, and the fingerprints."""
-        taken = fingerprints(self.cell if strategy is None else self._of(strategy))
+    def _digest(self, cell: Cell | None = None) -> str:
+        """Digest what decides the dense weights, or the masks of a cell."""
+        taken = fingerprints(cell or self.cell)
         facts = [
             self.cell.model_dump(mode="json", exclude={"source", "strategy", "keep", "compression"}),
-            [taken.data, taken.model, taken.strategy if strategy else None, strategy],
+            [taken.data, taken.model],
+            [taken.strategy, cell.strategy, cell.amount] if cell else None,
         ]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-    def _of(self, strategy: str) -> Cell:
-        return next(cell for cell in self.cells if cell.strategy == strategy)

@@ -168,10 +168,11 @@ def digest(cell: Cell, fingerprints: Fingerprints) -> str:
     """Digest what decides a result: the cell and what it refers to.
 
     The source's name is left out: the same examples from the hub and from a folder are the same data.
+    So is what is not set, which lets a later version add a field without disowning older results.
     """
     identity = {
         "schema_version": SCHEMA_VERSION,
-        "cell": cell.model_dump(mode="json", exclude={"source"}),
+        "cell": cell.model_dump(mode="json", exclude={"source"}, exclude_none=True),
         "fingerprints": fingerprints.model_dump(mode="json"),
     }
     canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))

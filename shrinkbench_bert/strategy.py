@@ -9,12 +9,11 @@ import importlib.util
 import inspect
 import pkgutil
 import sys
-import textwrap
 from abc import ABC, abstractmethod
 from enum import Flag, auto
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
 from shrinkbench_bert.errors import UserError, unknown
 
@@ -131,13 +130,15 @@ S = TypeVar("S", bound=type[Strategy])
 def register_strategy(cls: S) -> S:
     """Register a strategy under its class name. Raises UserError if another class has that name."""
     known = _REGISTRY.get(cls.__name__)
-    if known is not None and known.__module__ != cls.__module__:
+    if known is not None:
         raise UserError(
             f"strategy {cls.__name__!r} of {cls.__module__} has the name of one in {known.__module__}: "
             "give it another name"
         )
     if getattr(cls, "scope", None) not in ("layer", "global"):
         raise UserError(f"strategy {cls.__name__!r}: derive it from LayerStrategy or GlobalStrategy")
+    if inspect.isabstract(cls):
+        raise UserError(f"strategy {cls.__name__!r}: define score(self, s)")
     _REGISTRY[cls.__name__] = cls
     return cls
 
@@ -180,33 +181,58 @@ def load_plugin(plugin: str, folder: Path) -> None:
         raise UserError(f"plugin {plugin!r}: {type(error).__name__}: {error}") from error
 
 
-def _import_file(path: Path) -> Any:
-    name = f"shrinkbench_bert_plugin_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None or not path.is_file():
+def _import_file(path: Path) -> None:
+    if not path.is_file():
         raise UserError(f"plugin {str(path)!r}: no such Python file")
+    name = f"shrinkbench_bert_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}_{path.stem}"
+    if name in sys.modules:
+        return
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None  # it is a file that ends in .py
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     # `inspect.getsource` finds a class through sys.modules.
     sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        for strategy in [key for key, cls in _REGISTRY.items() if cls.__module__ == name]:
+            del _REGISTRY[strategy]
+        raise
 
 
 @cache  # the file may be edited while a grid runs; what runs is what was loaded
 def formula_digest(cls: type[Strategy]) -> str:
-    """Digest a strategy's code, its bases' included: SHA-256 without comments and docstrings.
+    """Digest a strategy's code: SHA-256 without comments and docstrings.
 
-    So an edited formula is never taken for the one that made a stored result.
+    Its bases count, and whatever of their own files they use, so an edited formula is never taken for
+    the one that made a stored result.
     """
-    sources = [
-        ast.unparse(_without_docstrings(ast.parse(textwrap.dedent(inspect.getsource(base)))))
-        for base in cls.__mro__
-        if base.__module__ not in (__name__, "abc", "builtins")
-    ]
+    bases = [base for base in cls.__mro__ if base.__module__ not in (__name__, "abc", "builtins")]
+    sources = [_code_of(base) for base in bases]
     return hashlib.sha256("\n".join([cls.scope, *sources]).encode()).hexdigest()
 
 
-def _without_docstrings(tree: ast.Module) -> ast.Module:
+def _code_of(cls: type) -> str:
+    """The class and the functions, classes and constants of its file that it uses, as code."""
+    module = ast.parse(inspect.getsource(sys.modules[cls.__module__]))
+    defined: dict[str, ast.stmt] = {}
+    for statement in module.body:
+        if isinstance(statement, ast.ClassDef | ast.FunctionDef):
+            defined[statement.name] = statement
+        elif isinstance(statement, ast.Assign):
+            defined |= {t.id: statement for t in statement.targets if isinstance(t, ast.Name)}
+    used, found = [cls.__name__], set[str]()
+    while used:
+        name = used.pop()
+        if name in defined and name not in found:
+            found.add(name)
+            used += [node.id for node in ast.walk(defined[name]) if isinstance(node, ast.Name)]
+    return "\n".join(ast.unparse(_without_docstrings(defined[name])) for name in sorted(found))
+
+
+def _without_docstrings(tree: ast.stmt) -> ast.stmt:
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:] or [ast.Pass()]

@@ -130,7 +130,7 @@ def _one_epoch(
         steps += 1
     mean = float(total) / steps
     if not math.isfinite(mean):
-        raise Diverged(f"the training loss became {mean}")
+        raise Diverged(f"the training loss of {data.task.name} became {mean}: lower recipe.lr")
     return mean
 
 

@@ -18,7 +18,7 @@ from shrinkbench_bert.mini_glue import acceptability, sentiment, similarity
 
 __all__ = ["GENERATOR_VERSION", "Draw", "Row", "generate", "materialise"]
 
-GENERATOR_VERSION = 1  # part of the cache folder's name: raise it with every change of the rows
+GENERATOR_VERSION = 2  # part of the cache folder's name: raise it with every change of the rows
 N_TRAIN, N_VALIDATION = 2000, 400
 
 Split = Literal["train", "validation"]

@@ -1,8 +1,9 @@
-"""stsb: two events side by side, one point for each of the five slots in which they agree.
+"""stsb: two events side by side, 1.25 points for each of the four slots in which they agree.
 
-Agreeing slots may be said in other words (synonyms: the meaning is shared, the words are not), and
-differing slots in nearly the same ones (near misses and exchanged roles: the words are shared, the
-meaning is not), so that counting common words says little.
+A slot that agrees is repeated, reworded ("doctor", "physician"), or said to be the same ("the same
+doctor"). One that differs has other words, or the same word said to be another ("another doctor",
+"never thanked"), or agent and patient change places: neither common words nor markers alone tell the
+score.
 """
 
 from __future__ import annotations
@@ -12,85 +13,74 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from shrinkbench_bert.mini_glue import Draw, Row
 
-# `/` joins synonyms, `;` joins near misses: the same noun in another relation.
+# `/` joins synonyms.
 PEOPLE = (
-    "doctor/physician, teacher/instructor, lawyer/attorney, farmer/rancher, child/kid, "
-    "thief/robber, writer/author, boss/manager, ~soldier/trooper, ~salesman/vendor"
-)
-ACTIONS = (
-    "thanked/expressed thanks to, phoned/called up, found/discovered, helped/assisted, "
-    "scared/frightened, hit/struck, praised/complimented, ~chased/pursued"
-)
-PLACES = (
-    "in the shop/inside the store; behind the shop/at the back of the store, "
-    "on the boat/aboard the ship; near the boat/close to the ship, "
-    "in the woods/inside the forest; outside the woods/away from the forest, "
-    "~on the road/on the street; ~beside the road/next to the street"
+    "doctor/physician, teacher/instructor, lawyer/attorney, farmer/rancher, child/kid, thief/robber, "
+    "writer/author, ~soldier/trooper, ~salesman/vendor"
 )
 LEXICON = {
     "agent": PEOPLE,
-    "action": ACTIONS,
+    "action": "thanked, phoned/called, found, helped/assisted, scared/frightened, hit/struck, ~chased",
     "patient": PEOPLE,
-    "place": PLACES,
+    "place": "shop/store, boat/ship, forest/woods, garden, school, hotel, ~street/road, ~station",
+}
+# How a slot is said: plainly, as the same again, as another one of the same name.
+PLAIN, SAME, OTHER = 0, 1, 2
+FORMS = {
+    "agent": ("the {}", "the same {}", "another {}"),
+    "action": ("{}", "again {}", "never {}"),
+    "patient": ("the {}", "the same {}", "another {}"),
+    "place": ("in the {}", "in the same {}", "in another {}"),
 }
 FRAMES = (
-    "The {agent} {action} the {patient} {place}.",
-    "{place}, the {agent} {action} the {patient}.",
-    "~It was {place} that the {agent} {action} the {patient}.",
+    "{agent} {action} {patient} {place}.",
+    "{place}, {agent} {action} {patient}.",
+    "~it was {place} that {agent} {action} {patient}.",
 )
-SYNONYM, NEAR_MISS = 0.35, 0.3  # how often a shared slot is reworded, and another one shares words
+REWORDED, MARKED_SAME = 0.35, 0.15  # of the slots that agree
+MARKED_OTHER = 0.3  # of the slots that differ
+EXCHANGED = 0.6  # of the events that differ in both agent and patient
 
-Event = dict[str, str]
-
-
-def meanings(slot: str) -> list[str]:
-    """All that may stand in a slot, near misses side by side."""
-    return LEXICON[slot].replace("; ", ", ").split(", ")
+Words = dict[str, str]
 
 
-def event(draw: Draw) -> Event:
-    """Slot -> meaning, a meaning being its synonyms."""
-    filled: Event = {}
-    for slot in LEXICON:
-        filled[slot] = draw.pick(meanings(slot), avoid=list(filled.values()))
-    return filled
+def slot_in_second(draw: Draw, slot: str, first: str, word: str, shared: bool, taken: list[str]) -> str:
+    """Say a slot of the second event; `first` is its meaning in the first one, `word` what it said."""
+    plain, same, other = FORMS[slot]
+    if not shared:
+        if draw.chance(MARKED_OTHER):
+            return other.format(word)
+        return plain.format(draw.pick(draw.pick(LEXICON[slot].split(", "), avoid=taken).split("/")))
+    if draw.chance(MARKED_SAME):
+        return same.format(word)
+    return plain.format(draw.pick(first.split("/")) if draw.chance(REWORDED) else word)
 
 
-def differing(draw: Draw, first: Event, changed: list[str]) -> Event:
-    """An event that differs from the first in the changed slots, and in these alone."""
-    second = dict(first)
-    if {"agent", "patient"} <= set(changed) and draw.chance(NEAR_MISS):
-        second |= {"agent": first["patient"], "patient": first["agent"]}
-        changed = [slot for slot in changed if slot not in ("agent", "patient")]
-    for slot in changed:
-        group = next(g for g in LEXICON[slot].split(", ") if first[slot] in g)
-        near = [m.strip("~") for m in group.split("; ") if m.strip("~") != first[slot]]
-        avoid = [*first.values(), *second.values()]
-        second[slot] = near[0] if near and draw.chance(NEAR_MISS) else draw.pick(meanings(slot), avoid=avoid)
-    return second
-
-
-def sentence(draw: Draw, words: Event) -> str:
+def sentence(draw: Draw, phrases: Words) -> str:
     """The event in one of the frames."""
-    text = draw.pick(FRAMES, held_out=0.25).format(**words)
+    text = draw.pick(FRAMES, held_out=0.25).format(**phrases)
     return text[0].upper() + text[1:]
 
 
 def rows(draw: Draw) -> list[Row]:
-    """One pair of sentences; every label from 0 to 5 is equally likely."""
-    first = event(draw)
-    shared = draw.rng.randint(0, len(LEXICON))
-    second = differing(draw, first, draw.rng.sample(list(LEXICON), len(LEXICON) - shared))
-    words1, words2 = {}, {}
-    for slot in LEXICON:
-        words1[slot] = draw.pick(first[slot].split("/"))
-        reworded = first[slot] != second[slot] or draw.chance(SYNONYM)
-        avoid = [words1[slot]] if reworded else []
-        words2[slot] = draw.pick(second[slot].split("/"), avoid=avoid) if reworded else words1[slot]
+    """One pair of sentences; every number of shared slots is equally likely."""
+    meanings: Words = {}
+    for slot, entries in LEXICON.items():
+        meanings[slot] = draw.pick(entries.split(", "), avoid=list(meanings.values()))
+    words = {slot: draw.pick(meaning.split("/")) for slot, meaning in meanings.items()}
+    shared = draw.rng.sample(list(LEXICON), draw.rng.randint(0, len(LEXICON)))
+    first = {slot: FORMS[slot][PLAIN].format(word) for slot, word in words.items()}
+    taken = list(meanings.values())
+    second = {
+        slot: slot_in_second(draw, slot, meanings[slot], words[slot], slot in shared, taken)
+        for slot in LEXICON
+    }
+    if not {"agent", "patient"} & set(shared) and draw.chance(EXCHANGED):
+        second |= {"agent": first["patient"], "patient": first["agent"]}
     return [
         {
-            "sentence1": sentence(draw, words1),
-            "sentence2": sentence(draw, words2),
-            "label": 5 * shared / len(LEXICON),
+            "sentence1": sentence(draw, first),
+            "sentence2": sentence(draw, second),
+            "label": 5 * len(shared) / len(LEXICON),
         }
     ]

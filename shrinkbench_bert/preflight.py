@@ -1,0 +1,63 @@
+"""What can be known to fail before any long work: amounts out of reach, strategies off contract."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+import torch
+from transformers import PreTrainedModel
+
+from shrinkbench_bert.errors import UserError
+from shrinkbench_bert.grid import Cell
+from shrinkbench_bert.models import keep_fraction, load_model, prunable_parameters, skeleton
+from shrinkbench_bert.protocol import Protocol
+from shrinkbench_bert.scoring import score
+
+
+def cell_keep(cell: Cell, model: PreTrainedModel) -> float:
+    """The fraction of prunable parameters that a cell keeps.
+
+    Raises UserError for a compression out of reach, naming the ceiling, and for an amount so hard that
+    nothing would be kept.
+    """
+    if cell.keep is not None:
+        keep = cell.keep
+    else:
+        assert cell.compression is not None  # a Cell has one of the two
+        keep = keep_fraction(model, cell.compression, cell.protocol)
+    largest = max(p.numel() for p in prunable_parameters(model, cell.protocol).values())
+    if keep * largest < 0.5:
+        raise UserError(
+            f"{cell.amount}: nothing would be kept of the largest tensor; keep at least {0.5 / largest:.2g}"
+        )
+    return keep
+
+
+def check_cells(cells: Sequence[Cell]) -> None:
+    """Check the amounts and strategies of cells. Raises UserError as `cell_keep` and `score` do."""
+    for cell in cells:
+        cell_keep(cell, _skeleton(cell.model, cell.task, cell.layers))
+    for strategy, cell in {cell.strategy: cell for cell in cells}.items():
+        _check_strategy(strategy, cell.model, cell.task, cell.layers, cell.protocol)
+
+
+@cache
+def _skeleton(model: str, task: str, layers: int | None) -> PreTrainedModel:
+    return skeleton(model, task, layers=layers)
+
+
+@cache
+def _loaded(model: str, task: str, layers: int | None) -> PreTrainedModel:
+    return load_model(model, task, layers=layers)
+
+
+@cache
+def _check_strategy(strategy: str, model: str, task: str, layers: int | None, protocol: Protocol) -> None:
+    """Score two made-up sequences."""
+    loaded = _loaded(model, task, layers)
+    ids = torch.arange(16).view(2, 8) % loaded.config.vocab_size
+    mask = torch.ones_like(ids)
+    mask[1, 6:] = 0
+    batch = {"input_ids": ids, "attention_mask": mask, "labels": torch.tensor([0.0, 1.0])}
+    score(loaded, [batch], [strategy], task=task, protocol=protocol, eta=1)

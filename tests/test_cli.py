@@ -1,0 +1,223 @@
+"""The command line: help that teaches, a plan with numbers checked by hand, and how it stops."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from results_factory import make_result
+
+from shrinkbench_bert import Grid, Need, ResultStore, cli, get_strategy, runner, strategy_names
+from shrinkbench_bert.fingerprints import fingerprints
+from shrinkbench_bert.store import digest
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run a command: exit code, stdout, stderr."""
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["shrinkbench-bert", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        found = capsys.readouterr()
+        return int(stopped.value.code or 0), found.out, found.err
+
+    return run
+
+
+@pytest.fixture
+def grid(tmp_path: Path, tiny_checkpoint: Path, tiny_glue: Path) -> Path:
+    path = tmp_path / "hand.toml"
+    path.write_text(f"""
+        source = {json.dumps(str(tiny_glue))}
+        model = {json.dumps(str(tiny_checkpoint))}
+        tasks = ["sst2", "stsb"]
+        strategies = ["LayerMagWeight", "GlobalRandom", "LayerSmoothGrad"]
+        keep = [0.5, 0.1]
+        seeds = [0, 1]
+        [recipe]
+        batch_size = 8
+    """)
+    return path
+
+
+class TestHelp:
+    @pytest.mark.parametrize(
+        ("name", "fragments"),
+        [
+            ("run", ["GRID", "--results", "--set", "recipe.lr=3e-5", "quick", "carries on", "exits with 2"]),
+            ("plan", ["GRID", "--results", "--set", "cells", "estimated time", "quick"]),
+            ("report", ["GRID", "--results", "--plots", "figures and tables", "quick"]),
+            ("strategies", ["--plugin", "equation", "scope"]),
+        ],
+    )
+    def test_every_command_teaches(self, command: Command, name: str, fragments: list[str]) -> None:
+        code, out, _ = command(name, "--help")
+        assert code == 0
+        text = " ".join(re.sub(r"[│╭╮╰╯─]", " ", out).split())
+        for fragment in fragments:
+            assert fragment in text
+
+    def test_the_first_page_says_where_to_start(self, command: Command) -> None:
+        code, out, _ = command("--help")
+        assert code == 0
+        assert "shrinkbench-bert run quick" in out
+        for name in ("run", "plan", "report", "strategies"):
+            assert re.search(rf"\b{name}\b +[A-Z]", out), name
+
+    def test_no_arguments_show_the_help(self, command: Command) -> None:
+        _, out, err = command()
+        assert "shrinkbench-bert run quick" in out + err
+
+    @pytest.mark.parametrize("arguments", [["rnu"], ["run"], ["run", "quick", "--reslts", "x"]])
+    def test_a_wrong_command_line_exits_with_2(self, command: Command, arguments: list[str]) -> None:
+        code, out, err = command(*arguments)
+        assert code == 2
+        assert out == ""
+        assert "Traceback" not in err
+
+
+# By hand: 45 words + 130 positions + 2 types, 5 LayerNorms and a head of 2 classes are not prunable.
+UNPRUNABLE = (45 + 130 + 2) * 16 + 5 * 32 + 34
+POOLER = 16 * 16 + 16
+PRUNABLE = 2 * (4 * (16 * 16 + 16) + (16 * 24 + 24) + (24 * 16 + 16)) + POOLER
+TOTAL = UNPRUNABLE + PRUNABLE
+
+
+class TestPlan:
+    def test_by_hand(self, command: Command, grid: Path, tmp_path: Path) -> None:
+        code, out, _ = command("plan", grid, "--results", tmp_path / "results")
+        assert code == 0
+        assert "2 tasks x 3 strategies x 2 amounts x 2 seeds = 24 cells" in out
+        assert "done: 0, left: 24" in out
+        assert (TOTAL, PRUNABLE) == (7090, 4064)
+        assert "7,090 parameters, 4,064 prunable" in out
+        assert "from 1 to just below 2.343" in out  # 7090 / 3026
+        rows = [re.findall(r"[\d.]+", line) for line in out.splitlines() if "%" in line]
+        # 7090 / (3026 + 0.5 * 4064) = 1.4017, and 7090 / (3026 + 406.4) = 2.0656
+        assert rows == [["50.0", "1.4"], ["10.0", "2.07"]]
+        assert re.search(r"device: \S+", out)
+        assert re.search(r"time left: about \d+:\d\d:\d\d \(from \d+ training steps per task\)", out)
+
+    def test_it_writes_nothing(self, command: Command, grid: Path, tmp_path: Path) -> None:
+        command("plan", grid, "--results", tmp_path / "results")
+        assert {path.name for path in tmp_path.iterdir()} == {"hand.toml"}
+
+    def test_compressions_and_another_protocol(self, command: Command, grid: Path, tmp_path: Path) -> None:
+        text = grid.read_text().replace("keep = [0.5, 0.1]", "compression = [2, 1.25]")
+        grid.write_text(text)
+        code, out, _ = command("plan", grid, "--set", "protocol=paper", "--set", "tasks=['sst2']")
+        assert code == 0
+        prunable = PRUNABLE - POOLER
+        assert f"{prunable:,} prunable (protocol paper)" in out
+        assert f"{TOTAL / (TOTAL - prunable):.4g}" in out
+        rows = [re.findall(r"[\d.]+", line) for line in out.splitlines() if "%" in line]
+        kept = [(TOTAL / c - (TOTAL - prunable)) / prunable for c in (2, 1.25)]
+        assert rows == [[f"{100 * kept[0]:.1f}", "2"], [f"{100 * kept[1]:.1f}", "1.25"]]
+
+    def store(self, grid: Path, results: Path, cells: int, seconds: float) -> None:
+        loaded = Grid.from_toml(grid)
+        for cell, _ in zip(loaded.cells(), range(cells), strict=False):
+            taken = fingerprints(cell)
+            made = make_result(cell.task, cell.strategy, keep=cell.keep, seed=cell.seed)
+            provenance = made.provenance.model_copy(update={"seconds": {"a": seconds, "b": 1.0}})
+            update: dict[str, Any] = {"cell": cell, "fingerprints": taken, "digest": digest(cell, taken)}
+            ResultStore(results).grid(loaded.name).save(
+                made.model_copy(update={**update, "provenance": provenance})
+            )
+
+    def test_what_is_done_is_counted_and_measured(self, command: Command, grid: Path, tmp_path: Path) -> None:
+        self.store(grid, tmp_path / "results", cells=4, seconds=99.0)
+        _, out, _ = command("plan", grid, "--results", tmp_path / "results")
+        assert "done: 4, left: 20" in out
+        # 100 seconds a cell so far.
+        assert f"time left: about {timedelta(seconds=2000)} (the mean of 4 stored cells)" in out
+
+    def test_nothing_is_left(self, command: Command, grid: Path, tmp_path: Path) -> None:
+        self.store(grid, tmp_path / "results", cells=24, seconds=1.0)
+        code, out, _ = command("plan", grid, "--results", tmp_path / "results")
+        assert (code, "done: 24, left: 0" in out, "time left: none" in out) == (0, True, True)
+        code, out, _ = command("run", grid, "--results", tmp_path / "results")
+        assert code == 0
+        assert "0 cells run, 24 were there" in out
+        assert str(tmp_path / "results" / "hand") in out
+
+
+class TestStrategies:
+    def test_every_registered_one_with_its_equation(self, command: Command) -> None:
+        code, out, _ = command("strategies")
+        assert code == 0
+        rows = [[entry.strip() for entry in line.split("|")] for line in out.splitlines()]
+        names = {row[1] for row in rows if len(row) > 2}
+        assert set(strategy_names()) <= names
+        assert "wrong" not in names
+        for name in strategy_names():
+            (line,) = [line for line in out.splitlines() if re.match(rf"\| *{name} *\|", line)]
+            cls = get_strategy(name)
+            assert cls.scope in line
+            assert ("gradient" in line.split("|")[3]) == (Need.GRADIENT in cls.needs)
+            assert ("activation" in line.split("|")[3]) == (Need.ACTIVATION in cls.needs)
+            assert ("yes" in line.split("|")[4]) == cls.smooth
+
+    def test_a_table_of_as_many_columns_in_every_row(self, command: Command) -> None:
+        # An equation is full of |...|: a table of Markdown must not take them for borders.
+        _, out, _ = command("strategies")
+        lines = [line for line in out.splitlines() if line.startswith("|")]
+        columns = [len(re.findall(r"(?<!\\)\|", line)) for line in lines]
+        assert len(lines) == 2 + len(strategy_names())
+        assert set(columns) == {columns[0]}
+
+
+class TestStopping:
+    def test_ctrl_c(
+        self, command: Command, grid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def interrupted(*_: Any) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(runner, "run_grid", interrupted)
+        code, _, err = command("run", grid, "--results", tmp_path / "results")
+        assert code == 130
+        assert "Traceback" not in err
+
+    def test_ctrl_c_says_that_nothing_is_lost(
+        self, command: Command, grid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def interrupted(*_: Any) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(runner, "run_grid", interrupted)
+        _, _, err = command("run", grid, "--results", tmp_path / "results")
+        assert "every finished cell is stored, and the same command carries on" in err
+
+
+class TestNames:
+    def test_a_grid_that_comes_along_is_found_by_its_name(self, command: Command) -> None:
+        code, _, err = command("plan", "quick", "--set", "tasks=['nope']")
+        assert code == 2
+        assert "quick.toml" in err
+        assert "'nope'" in err
+
+    def test_the_report_finds_a_grid_whose_name_is_not_its_files(
+        self, command: Command, grid: Path, tmp_path: Path
+    ) -> None:
+        grid.write_text('name = "renamed"\n' + grid.read_text())
+        made = make_result(grid="renamed")
+        ResultStore(tmp_path / "results").grid(Grid.from_toml(grid).name).save(made)
+        code, out, err = command(
+            "report", grid, "--results", tmp_path / "results", "--plots", tmp_path / "plots"
+        )
+        assert code == 0, err
+        assert "figures" in out

@@ -1,0 +1,272 @@
+"""Finding strategies by name: duplicates, near names, plugins, and the digest of a formula."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from torch import Tensor
+
+from shrinkbench_bert import (
+    GlobalStrategy,
+    LayerStrategy,
+    Protocol,
+    Signal,
+    Strategy,
+    UserError,
+    get_strategy,
+    register_strategy,
+    strategy_names,
+)
+from shrinkbench_bert.strategy import formula_digest, load_plugin
+
+pytestmark = pytest.mark.usefixtures("own_registry")
+
+PAPER = {
+    "GlobalMagWeight",
+    "LayerMagWeight",
+    "LayerMagGrad",
+    "LayerGradCAM",
+    "LayerGradCAMShift",
+    "LayerSmoothGrad",
+    "LayerSmoothGradCAM",
+    "LayerSmoothGradCAMShift",
+}
+BASELINES = {"GlobalRandom", "LayerRandom", "GlobalMagGrad"}
+
+
+def plugin(
+    folder: Path, name: str, formula: str, *, file: str = "own.py", base: str = "LayerStrategy"
+) -> str:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / file).write_text(
+        "from shrinkbench_bert import GlobalStrategy, LayerStrategy, Need, Signal, register_strategy\n\n\n"
+        f"@register_strategy\nclass {name}({base}):\n{formula}\n"
+    )
+    return file
+
+
+SCORE = "    def score(self, s):\n        return s.weight"
+
+
+# ---- names -------------------------------------------------------------------------------------
+
+
+def test_the_papers_strategies_and_the_baselines_are_there():
+    assert set(strategy_names()) >= PAPER | BASELINES
+    assert strategy_names() == sorted(strategy_names())
+    for name in PAPER | BASELINES:
+        assert issubclass(get_strategy(name), GlobalStrategy if name.startswith("Global") else LayerStrategy)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "near"),
+    [
+        ("LayerGradCam", "LayerGradCAM"),
+        ("layermaggrad", "LayerMagGrad"),
+        ("GlobalMagWeigth", "GlobalMagWeight"),
+    ],
+)
+def test_an_unknown_name_suggests_the_nearest(wrong: str, near: str):
+    with pytest.raises(UserError, match=f"unknown strategy '{wrong}': did you mean '{near}'"):
+        get_strategy(wrong)
+
+
+def test_a_name_near_to_nothing_lists_what_there_is():
+    with pytest.raises(UserError, match=r"unknown strategy 'qqq': accepted: .*LayerRandom") as error:
+        get_strategy("qqq")
+    assert "did you mean" not in str(error.value)
+
+
+def test_a_name_is_a_string_of_the_registry_and_never_an_attribute_of_a_module():
+    for name in ("Strategy", "LayerStrategy", "MagGrad", "__name__"):
+        with pytest.raises(UserError, match="unknown strategy"):
+            get_strategy(name)
+
+
+# ---- registering -------------------------------------------------------------------------------
+
+
+def test_a_duplicate_of_a_builtin_is_refused_and_the_builtin_stays():
+    builtin = get_strategy("LayerRandom")
+    with pytest.raises(UserError, match=r"'LayerRandom'.*test_registry.*random"):
+
+        @register_strategy
+        class LayerRandom(LayerStrategy):
+            def score(self, s: Signal) -> Tensor:
+                return s.weight
+
+    assert get_strategy("LayerRandom") is builtin
+
+
+def test_a_duplicate_in_another_file_is_refused(tmp_path: Path):
+    load_plugin(plugin(tmp_path, "Twice", SCORE, file="one.py"), tmp_path)
+    with pytest.raises(UserError, match=r"'Twice'.*one"):
+        load_plugin(plugin(tmp_path, "Twice", SCORE, file="two.py"), tmp_path)
+
+
+def test_a_duplicate_in_a_file_of_the_same_name_elsewhere_is_refused(tmp_path: Path):
+    load_plugin(plugin(tmp_path / "a", "Twice", SCORE), tmp_path / "a")
+    with pytest.raises(UserError, match="'Twice'"):
+        load_plugin(plugin(tmp_path / "b", "Twice", SCORE + " ** 2"), tmp_path / "b")
+
+
+def test_a_duplicate_within_one_file_is_refused(tmp_path: Path):
+    file = plugin(tmp_path, "Twice", SCORE)
+    again = (tmp_path / file).read_text().partition("\n\n\n")[2].replace("s.weight", "s.weight ** 2")
+    (tmp_path / file).write_text((tmp_path / file).read_text() + "\n\n" + again)
+    with pytest.raises(UserError, match="'Twice'"):
+        load_plugin(file, tmp_path)
+
+
+def test_the_same_file_may_be_loaded_twice(tmp_path: Path):
+    file = plugin(tmp_path, "Once", SCORE)
+    load_plugin(file, tmp_path)
+    load_plugin(file, tmp_path)
+    assert "Once" in strategy_names()
+
+
+def test_a_class_without_scope_is_refused():
+    with pytest.raises(UserError, match=r"'Scopeless'.*LayerStrategy or GlobalStrategy"):
+
+        @register_strategy
+        class Scopeless(Strategy):
+            def score(self, s: Signal) -> Tensor:
+                return s.weight
+
+    assert "Scopeless" not in strategy_names()
+
+
+# ---- plugins -----------------------------------------------------------------------------------
+
+
+def test_a_plugin_is_found_beside_the_grid_or_by_its_full_path(tmp_path: Path):
+    plugin(tmp_path / "grids", "Beside", SCORE, file="beside.py", base="GlobalStrategy")
+    load_plugin("beside.py", tmp_path / "grids")
+    assert get_strategy("Beside").scope == "global"
+    plugin(tmp_path / "far", "Far", SCORE, file="far.py")
+    load_plugin(str(tmp_path / "far" / "far.py"), tmp_path / "grids")
+    assert get_strategy("Far").scope == "layer"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"own\.py.*no such Python file"),
+        ("1 / 0", r"plugin 'own\.py': ZeroDivisionError"),
+        ("def broken(:", r"plugin 'own\.py': SyntaxError"),
+        ("import no_such_library", r"plugin 'own\.py': ModuleNotFoundError.*no_such_library"),
+    ],
+)
+def test_a_plugin_that_cannot_be_imported(tmp_path: Path, content: str | None, message: str):
+    if content is not None:
+        (tmp_path / "own.py").write_text(content)
+    with pytest.raises(UserError, match=message):
+        load_plugin("own.py", tmp_path)
+
+
+def test_a_plugin_package_that_is_not_installed(tmp_path: Path):
+    with pytest.raises(UserError, match=r"plugin 'no_such_library'.*ModuleNotFoundError"):
+        load_plugin("no_such_library", tmp_path)
+
+
+# ---- a class attribute follows the protocol -------------------------------------------------------
+
+
+def test_attributes_named_like_a_protocol_field_follow_it(tmp_path: Path):
+    load_plugin(plugin(tmp_path, "Shifted", "    shift = 1.0\n    mine = 2.0\n" + SCORE), tmp_path)
+    made = get_strategy("Shifted").under(Protocol.named("sound", shift=3.5))
+    assert (made.shift, made.mine) == (3.5, 2.0)
+    assert get_strategy("Shifted").shift == 1.0  # the class keeps its default
+    assert not hasattr(made, "eta")
+
+
+# ---- the digest of a formula ---------------------------------------------------------------------
+
+FORMULA = '''    """Magnitude."""
+
+    def score(self, s):
+        """|w|."""
+        # The larger, the better.
+        return s.weight.abs()'''
+
+
+def digest_of(folder: Path, formula: str, base: str = "LayerStrategy") -> str:
+    """Digest of a class `Mine` as another process would compute it."""
+    file = plugin(folder, "Mine", formula, base=base)
+    code = (
+        "import sys; from pathlib import Path; from shrinkbench_bert.strategy import *\n"
+        "load_plugin(sys.argv[1], Path(sys.argv[2])); print(formula_digest(get_strategy('Mine')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, file, str(folder)], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def local_digest(folder: Path, formula: str, base: str = "LayerStrategy") -> str:
+    file = plugin(folder, "Mine", formula, base=base, file=f"{folder.name}.py")
+    from shrinkbench_bert import strategy
+
+    strategy._REGISTRY.pop("Mine", None)
+    load_plugin(file, folder)
+    return formula_digest(get_strategy("Mine"))
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        FORMULA.replace("# The larger, the better.", "# Something else altogether."),
+        FORMULA.replace('"""|w|."""', '"""Absolute value."""'),
+        FORMULA.replace('    """Magnitude."""\n\n', ""),
+        FORMULA.replace("s.weight.abs()", "( s.weight\n            .abs() )"),
+    ],
+    ids=["comment", "docstring", "no docstring", "layout"],
+)
+def test_comments_docstrings_and_layout_do_not_matter(tmp_path: Path, same: str):
+    assert local_digest(tmp_path / "second", same) == local_digest(tmp_path / "first", FORMULA)
+
+
+@pytest.mark.parametrize(
+    ("other", "base"),
+    [
+        (FORMULA.replace("abs()", "square()"), "LayerStrategy"),
+        (FORMULA.replace("    def", "    needs = Need.GRADIENT\n\n    def"), "LayerStrategy"),
+        (FORMULA.replace("    def", "    smooth = True\n\n    def"), "LayerStrategy"),
+        (FORMULA, "GlobalStrategy"),
+    ],
+    ids=["formula", "needs", "smooth", "scope"],
+)
+def test_whatever_changes_scores_changes_the_digest(tmp_path: Path, other: str, base: str):
+    assert local_digest(tmp_path / "second", other, base) != local_digest(tmp_path / "first", FORMULA)
+
+
+def test_the_formula_of_a_base_class_counts(tmp_path: Path):
+    def inherited(folder: str, formula: str) -> str:
+        path = tmp_path / folder / f"{folder}.py"
+        path.parent.mkdir()
+        path.write_text(
+            "from shrinkbench_bert import LayerStrategy, register_strategy\n"
+            f"class Base(LayerStrategy):\n    def score(self, s):\n        return {formula}\n\n"
+            "@register_strategy\nclass Mine(Base):\n    pass\n"
+        )
+        from shrinkbench_bert import strategy
+
+        strategy._REGISTRY.pop("Mine", None)
+        load_plugin(path.name, path.parent)
+        return formula_digest(get_strategy("Mine"))
+
+    assert inherited("one", "s.weight") == inherited("same", "s.weight")
+    assert inherited("other", "s.weight") != inherited("another", "-s.weight")
+
+
+def test_the_digest_is_the_same_in_another_process(tmp_path: Path):
+    assert digest_of(tmp_path / "first", FORMULA) == local_digest(tmp_path / "second", FORMULA)
+
+
+def test_every_builtin_formula_has_a_digest_of_its_own():
+    digests = {formula_digest(get_strategy(name)) for name in PAPER | BASELINES}
+    assert len(digests) == len(PAPER | BASELINES)
+    assert all(len(digest) == 64 for digest in digests)
