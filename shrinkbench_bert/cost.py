@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
+from shrinkbench_bert.errors import UserError
 from shrinkbench_bert.masks import density
 from shrinkbench_bert.models import positions
 from shrinkbench_bert.store import Size
@@ -24,16 +25,16 @@ class MultiplyAdds:
     by_module: dict[str, int]
 
 
-def count_multiply_adds(model: PreTrainedModel) -> MultiplyAdds:
+def count_multiply_adds(model: PreTrainedModel, length: int = SEQUENCE_LENGTH) -> MultiplyAdds:
     """Count the multiply-adds of one forward with torch's FLOP counter (2 FLOP = 1 multiply-add).
 
-    The sequence has 128 tokens, or as many as the model can read.
+    The sequence has `length` tokens, or as many as the model can read.
 
     The attention products are counted too, whichever kernel computes them, so the counting is done
     with the eager attention and put back afterwards.
     """
     before = model.config._attn_implementation
-    length = min(SEQUENCE_LENGTH, positions(model))
+    length = min(length, positions(model))
     ids = torch.zeros((1, length), dtype=torch.long, device=model.device)
     counter = FlopCounterMode(display=False)
     model.set_attn_implementation("eager")
@@ -55,10 +56,14 @@ def size(model: PreTrainedModel, masks: Mapping[str, Tensor], dense: MultiplyAdd
 
     Multiply-adds kept are theoretical: each Linear's count times its weight's density, all else as
     it was.
+
+    Raises UserError if the masks keep nothing.
     """
     total = sum(p.numel() for p in model.parameters())
     prunable = sum(mask.numel() for mask in masks.values())
     kept = sum(int(mask.sum()) for mask in masks.values())
+    if not kept:
+        raise UserError("masks that keep nothing leave no compression to speak of")
     densities = density(masks)
     saved = sum(
         dense.by_module[name.removesuffix(".weight")] * (1 - fraction)

@@ -136,10 +136,10 @@ def _load(task: Task, source: str) -> tuple[Split, Split]:
 
 
 def _cause(error: BaseException) -> str:
-    """The first line of the innermost error: the outer ones only say that something went wrong."""
+    """The innermost error on one line: the outer ones only say that something went wrong."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _split(task: Task, where: str, raw: datasets.DatasetDict, name: str) -> Split:
@@ -153,7 +153,7 @@ def _split(task: Task, where: str, raw: datasets.DatasetDict, name: str) -> Spli
     labels = list(table["label"])
     for i, (row, label) in enumerate(zip(text, labels, strict=True)):
         if not all(isinstance(part, str) for part in row):
-            raise UserError(f"{where}, row {i}: text {row!r} is no string")
+            raise UserError(f"{where}, row {i}: {' or '.join(task.text)} = {row!r} is no string")
         if not _is_label(task, label):
             accepted = f"0 to {task.top:g}" if task.regression else f"0 to {task.classes - 1}, whole"
             raise UserError(f"{where}, row {i}: label {label!r} is none of {accepted}")

@@ -105,9 +105,7 @@ class Grid(BaseModel):
 
     name: str = Field(pattern=GRID_NAME)
     description: str = ""
-    source: str = Field(
-        "mini-glue", min_length=1, description="hub id, folder of the same layout, or mini-glue"
-    )
+    source: str = Field("mini-glue", min_length=1, description="hub id, folder, or mini-glue")
     model: str = Field("minilm", min_length=1, description="hub id, folder, or minilm")
     layers: PositiveInt | None = None
     tasks: list[str] = Field(min_length=1)

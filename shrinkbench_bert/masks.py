@@ -37,6 +37,8 @@ def make_masks(scores: Mapping[str, Tensor], keep: float, scope: Scope, *, ties:
     """
     if not 0 < keep <= 1:
         raise UserError(f"keep = {keep!r}: a fraction in (0, 1] is expected")
+    if not scores:
+        raise UserError("no scores: nothing is prunable")
     for name, score in scores.items():
         if torch.isnan(score).any():
             raise UserError(f"score of {name!r} holds NaN")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -41,7 +42,7 @@ def score(
 
     Args:
         model: a sequence classifier, usually the dense (fine-tuned) one. It is left as it was.
-        batches: dicts with input_ids, attention_mask, labels and, optionally, token_type_ids; read
+        batches: dicts with input_ids, labels and, optionally, attention_mask and token_type_ids; read
             once, and only as far as the protocol asks.
         strategies: registered names.
         task: decides the loss.
@@ -60,16 +61,15 @@ def score(
     protocol = Protocol.named(protocol, **overrides)
     task = get_task(task)
     parameters = prunable_parameters(model, protocol)
-    scorers = [_Scorer(name, get_strategy(name).under(protocol), seed) for name in strategies]
+    scorers = [_Scorer(name, protocol, seed) for name in strategies]
     with _untouched(model, parameters):
         for scorer in scorers:
             if not scorer.strategy.needs:
                 scorer.add({name: Signals(p.detach()) for name, p in parameters.items()})
-        for i, batch in enumerate(batches):
-            clean = [s for s in scorers if s.wants(i, protocol) and not s.strategy.smooth]
-            smooth = [s for s in scorers if s.wants(i, protocol) and s.strategy.smooth]
-            if not clean and not smooth:
-                break
+        limit = max((scorer.limit for scorer in scorers), default=0)
+        for i, batch in enumerate(islice(batches, limit)):
+            clean = [s for s in scorers if i < s.limit and not s.strategy.smooth]
+            smooth = [s for s in scorers if i < s.limit and s.strategy.smooth]
             batch = {key: value.to(model.device) for key, value in batch.items()}
             for sharing, noisy in ((clean, False), (smooth, True)):
                 if sharing:
@@ -88,6 +88,12 @@ class Signals:
     gradient: Tensor | None = None
     activation: Tensor | None = None
 
+    @property
+    def versions(self) -> list[int]:
+        """Torch's counters of in-place changes: others are shown the same tensors."""
+        shown = (self.weight, self.gradient, self.activation)
+        return [tensor._version for tensor in shown if tensor is not None]
+
     def shown_to(self, strategy: Strategy, name: str, random: torch.Generator) -> Signal:
         """Leave out what `needs` does not name."""
         return Signal(
@@ -102,22 +108,24 @@ class Signals:
 class _Scorer:
     """One strategy and the scores it has summed up so far."""
 
-    def __init__(self, name: str, strategy: Strategy, seed: int) -> None:
-        self.name, self.strategy, self.seed = name, strategy, seed
+    def __init__(self, name: str, protocol: Protocol, seed: int) -> None:
+        self.name, self.seed = name, seed
+        self.strategy = get_strategy(name).under(protocol)
+        self.limit = self._batches(protocol)
         self.sums: Scores = {}
 
-    def wants(self, batch: int, protocol: Protocol) -> bool:
+    def _batches(self, protocol: Protocol) -> int:
         if not self.strategy.needs:
-            return False
+            return 0
         if self.strategy.first_batch_only:
-            return batch == 0
-        return batch < (protocol.smooth_batches if self.strategy.smooth else protocol.clean_batches)
+            return 1
+        return protocol.smooth_batches if self.strategy.smooth else protocol.clean_batches
 
     @torch.no_grad()
     def add(self, signals: Mapping[str, Signals]) -> None:
         for name, signal in signals.items():
             random = generator(self.seed, "score", self.name, name)
-            version = signal.weight._version
+            versions = signal.versions
             try:
                 value = self.strategy.score(signal.shown_to(self.strategy, name, random))
             except UserError as error:
@@ -126,8 +134,8 @@ class _Scorer:
                 raise UserError(
                     f"strategy {self.name!r}: score() of {name!r} raised {type(error).__name__}: {error}"
                 ) from error
-            if signal.weight._version != version:
-                raise UserError(f"strategy {self.name!r}: score() changes the weight {name!r} in place")
+            if signal.versions != versions:
+                raise UserError(f"strategy {self.name!r}: score() of {name!r} changes a signal in place")
             if not isinstance(value, Tensor) or value.shape != signal.weight.shape:
                 found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
                 raise UserError(
@@ -153,15 +161,17 @@ class _Scorer:
 def _untouched(model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> Iterator[None]:
     """Ask for the prunable parameters' gradients alone; put flags and mode back afterwards."""
     flags = [(p, p.requires_grad) for p in model.parameters()]
-    training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     try:
         model.requires_grad_(False)
         for parameter in parameters.values():
             parameter.requires_grad_(True)
         model.eval()
-        yield
+        with torch.enable_grad():
+            yield
     finally:
-        model.train(training)
+        for module, mode in modes:
+            module.training = mode
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
 
@@ -179,7 +189,8 @@ def observe(
     parameters = prunable_parameters(model, protocol)
     passes = protocol.eta if noisy and protocol.noise_std > 0 else 1
     dropout = protocol.dropout == "gradients"
-    activations = _MeanActivations(linears, batch["attention_mask"], protocol)
+    tokens = batch.get("attention_mask", torch.ones_like(batch["input_ids"]))
+    activations = _MeanActivations(linears, tokens, protocol)
     inputs = {key: value for key, value in batch.items() if key != "labels"}
     gradients = [torch.zeros_like(p) for p in parameters.values()]
 

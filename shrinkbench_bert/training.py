@@ -97,6 +97,8 @@ def fine_tune(
             loss = _one_epoch(model, data, recipe, optimizer, scheduler, shuffle)
             if masks:
                 masks.enforce()
+            if not all(torch.isfinite(p).all() for p in model.parameters()):
+                raise Diverged(f"a weight of {data.task.name} is no longer finite: lower recipe.lr")
             selection = evaluate(model, data, split) if split else None
             history.append(Epoch(loss=loss, selection=selection))
             best.offer(epoch, selection, model)

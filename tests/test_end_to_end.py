@@ -711,15 +711,16 @@ for arguments in ({[*arguments, str(tmp_path / "fresh"), "--set", "keep=[0.1]"]!
         }
 
     def test_a_helper_beside_the_class_is_part_of_the_formula(self, tmp_path: Path) -> None:
-        plugin = tmp_path / "helped.py"
         digests = []
         for power in (2, 3):
+            plugin = tmp_path / f"helped{power}.py"
             plugin.write_text(
                 PLUGIN.replace("SquaredWeight", "Helped").replace("s.weight ** 2", "helper(s.weight)")
                 + f"\n\ndef helper(w):\n    return w ** {power}\n"
             )
             strategy_module.load_plugin(str(plugin), Path())
             digests.append(strategy_module.formula_digest(strategy_module.get_strategy("Helped")))
+            del strategy_module._REGISTRY["Helped"]
         assert digests[0] != digests[1]
 
 

@@ -74,7 +74,7 @@ def test_validation_has_unseen_words_but_mostly_seen_ones(task):
     assert 3 <= len(validation - train) < 0.4 * len(validation)
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", ["sst2", "cola"])
 def test_validation_has_unseen_templates_but_mostly_seen_ones(task):
     unseen = [t[1:] for t in templates(task) if t.startswith("~")]
     seen = [t for t in templates(task) if not t.startswith("~")]
@@ -110,8 +110,8 @@ def test_a_bag_of_words_solves_no_task():
     assert measure.majority_accuracy(DATA["cola"]) <= 0.6
     assert measure.bag_of_words_accuracy(DATA["sst2"]) <= 0.65
     assert measure.bag_of_words_accuracy(DATA["cola"]) <= 0.6
-    assert abs(measure.bag_of_words_pearson(DATA["stsb"])) <= 0.2
-    assert measure.overlap_pearson(DATA["stsb"]) <= 0.7
+    assert measure.bag_of_words_pearson(DATA["stsb"]) <= 0.6
+    assert measure.overlap_pearson(DATA["stsb"]) <= 0.6
 
 
 def test_the_winning_phrase_gives_the_label():
@@ -124,13 +124,26 @@ def test_the_winning_phrase_gives_the_label():
             assert adjective in sentiment.ADJECTIVES[-polarity if negated else polarity].split(", ")
 
 
-def test_similarity_counts_the_slots_that_agree():
-    draw = Draw(Random(0), "validation")
-    for changed in (["agent", "patient"], ["place"], ["agent", "action"], list(similarity.LEXICON)):
-        for _ in range(50):
-            first = similarity.event(draw)
-            second = similarity.differing(draw, first, changed)
-            assert {slot for slot in first if first[slot] != second[slot]} == set(changed)
+def test_validation_has_an_unseen_frame_of_stsb():
+    def share(split: str) -> float:
+        sentences = texts(DATA["stsb"][split])
+        return sum(text.startswith("It was ") for text in sentences) / len(sentences)
+
+    assert share("train") == 0
+    assert 0.05 < share("validation") < 0.5
+
+
+@pytest.mark.parametrize("slot", similarity.LEXICON)
+def test_a_slot_is_said_as_shared_or_not(slot):
+    draw = Draw(Random(0), "train")
+    for meaning in (m for m in similarity.LEXICON[slot].split(", ") if not m.startswith("~")):
+        synonyms = meaning.split("/")
+        for _ in range(20):
+            shared = similarity.slot_in_second(draw, slot, meaning, synonyms[0], True, [meaning])
+            other = similarity.slot_in_second(draw, slot, meaning, synonyms[0], False, [meaning])
+            assert shared.split()[-1] in synonyms
+            assert not {"another", "never"} & set(shared.split())
+            assert other.split()[-1] not in synonyms or {"another", "never"} & set(other.split())
 
 
 def test_a_template_says_both_members_of_a_pair():

@@ -35,7 +35,7 @@ FORMS = {
 FRAMES = (
     "{agent} {action} {patient} {place}.",
     "{place}, {agent} {action} {patient}.",
-    "~it was {place} that {agent} {action} {patient}.",
+    "~It was {place} that {agent} {action} {patient}.",
 )
 REWORDED, MARKED_SAME = 0.35, 0.15  # of the slots that agree
 MARKED_OTHER = 0.3  # of the slots that differ
