@@ -67,29 +67,26 @@ class Experiment:
         dense = stages.dense
         masks = stages.masks(cell)
 
-        applied = apply_masks(stages.load(dense.weights), masks)
-        with stages.stage("before"):
+        with apply_masks(stages.load(dense.weights), masks), stages.stage("before"):
             before = evaluate(stages.model, data, data.validation)
-        applied.remove()
 
         ticket = stages.load(initial if cell.protocol.rewind == "initial" else dense.weights)
-        applied = apply_masks(ticket, masks)
-        with stages.stage("retrain") as report:
-            retrained = fine_tune(
-                ticket,
-                data,
-                cell.recipe,
-                cell.protocol,
-                epochs=cell.recipe.epochs_retrain,
-                seed=cell.seed,
-                purpose="retrain",
-                masks=applied,
-                moments=None if cell.protocol.reset_optimizer else dense.moments,
-                report=report,
-            )
-        with stages.stage("evaluate"):
-            after = evaluate(ticket, data, data.validation)
-        applied.remove()
+        with apply_masks(ticket, masks) as applied:
+            with stages.stage("retrain") as report:
+                retrained = fine_tune(
+                    ticket,
+                    data,
+                    cell.recipe,
+                    cell.protocol,
+                    epochs=cell.recipe.epochs_retrain,
+                    seed=cell.seed,
+                    purpose="retrain",
+                    masks=applied,
+                    moments=None if cell.protocol.reset_optimizer else dense.moments,
+                    report=report,
+                )
+            with stages.stage("evaluate"):
+                after = evaluate(ticket, data, data.validation)
 
         return Result(
             digest=digest(cell, self.fingerprints),

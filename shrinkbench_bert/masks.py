@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, Self, TypeAlias
 
 import numpy as np
 import torch
@@ -69,7 +69,10 @@ def _top(flat: Tensor, keep: float, ties: Ties) -> Tensor:
 
 @dataclass
 class AppliedMasks:
-    """Masks in force on a model: pruned weights are exactly 0.0 in every forward, until `remove`."""
+    """Masks in force on a model: pruned weights are exactly 0.0 in every forward, until `remove`.
+
+    A context manager, too: the masks are removed at the end of its block.
+    """
 
     parameters: Sequence[Tensor]
     pruned: Sequence[Tensor]
@@ -87,6 +90,12 @@ class AppliedMasks:
         """Let go of the model; its pruned weights are 0.0 now and free to move from here on."""
         self.enforce()
         self.hook.remove()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
 
 
 def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> AppliedMasks:
