@@ -6,7 +6,35 @@ never imports torch.
 
 import importlib
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from shrinkbench_bert.data import load_task as load_task
+    from shrinkbench_bert.errors import UserError as UserError
+    from shrinkbench_bert.experiment import Experiment as Experiment
+    from shrinkbench_bert.grid import Cell as Cell
+    from shrinkbench_bert.grid import Grid as Grid
+    from shrinkbench_bert.grid import Recipe as Recipe
+    from shrinkbench_bert.masks import apply_masks as apply_masks
+    from shrinkbench_bert.masks import make_masks as make_masks
+    from shrinkbench_bert.masks import mask_iou as mask_iou
+    from shrinkbench_bert.models import keep_fraction as keep_fraction
+    from shrinkbench_bert.models import load_model as load_model
+    from shrinkbench_bert.models import load_tokenizer as load_tokenizer
+    from shrinkbench_bert.protocol import Protocol as Protocol
+    from shrinkbench_bert.runner import run_grid as run_grid
+    from shrinkbench_bert.scoring import score as score
+    from shrinkbench_bert.store import Result as Result
+    from shrinkbench_bert.store import ResultStore as ResultStore
+    from shrinkbench_bert.strategy import GlobalStrategy as GlobalStrategy
+    from shrinkbench_bert.strategy import LayerStrategy as LayerStrategy
+    from shrinkbench_bert.strategy import Need as Need
+    from shrinkbench_bert.strategy import Signal as Signal
+    from shrinkbench_bert.strategy import Strategy as Strategy
+    from shrinkbench_bert.strategy import get_strategy as get_strategy
+    from shrinkbench_bert.strategy import register_strategy as register_strategy
+    from shrinkbench_bert.strategy import strategy_names as strategy_names
+    from shrinkbench_bert.tasks import Task as Task
 
 # The hub's client reads this when it is first imported.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

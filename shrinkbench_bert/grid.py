@@ -191,7 +191,7 @@ class Grid(BaseModel):
             # Imported here so that reading stored results needs no torch.
             from shrinkbench_bert.models import check_compressions
 
-            check_compressions(self)
+            check_compressions(self.model, self.tasks, self.compression, self.protocol, layers=self.layers)
 
     def cells(self) -> Iterator[Cell]:
         """Yield every cell: cells that share a dense model stand next to each other."""

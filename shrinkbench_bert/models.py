@@ -2,7 +2,7 @@
 
 import hashlib
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -21,7 +21,6 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from shrinkbench_bert.errors import UserError
-from shrinkbench_bert.grid import Grid
 from shrinkbench_bert.hub import hub_reachable
 from shrinkbench_bert.protocol import Protocol
 from shrinkbench_bert.seeding import seeded
@@ -253,16 +252,23 @@ def skeleton(name_or_path: str, task: str | Task, *, layers: int | None = None) 
     return model
 
 
-def check_compressions(grid: Grid) -> None:
-    """Check a grid's compressions against the ceiling of a model that is on this machine.
+def check_compressions(
+    name_or_path: str,
+    tasks: Iterable[str],
+    compressions: Iterable[float],
+    protocol: Protocol,
+    *,
+    layers: int | None = None,
+) -> None:
+    """Check compressions against the ceiling of a model, if it is on this machine.
 
     Raises UserError naming the highest compression that can be reached.
     """
-    if is_local(grid.model):
-        for task in grid.tasks:
-            model = skeleton(grid.model, task, layers=grid.layers)
-            for compression in grid.compression:
-                keep_fraction(model, compression, grid.protocol)
+    if is_local(name_or_path):
+        for task in tasks:
+            model = skeleton(name_or_path, task, layers=layers)
+            for compression in compressions:
+                keep_fraction(model, compression, protocol)
 
 
 def weights_digest(model: PreTrainedModel) -> str:
