@@ -28,7 +28,7 @@ Report = Callable[[str], None]
 
 
 class Diverged(ArithmeticError):
-    """The training loss is no longer a finite number."""
+    """The training loss, or a weight, is no longer a finite number."""
 
 
 @dataclass
@@ -80,7 +80,7 @@ def fine_tune(
         report: told "epoch 2/3" as it goes.
 
     Raises:
-        Diverged: the loss became NaN or infinite.
+        Diverged: the loss or a weight became NaN or infinite.
     """
     steps = epochs * math.ceil(len(data.train) / recipe.batch_size)
     split = {"holdout": data.holdout, "validation": data.validation, "last": None}[protocol.selection]
