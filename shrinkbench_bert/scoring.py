@@ -51,8 +51,8 @@ def score(
         **overrides: fields of the protocol, e.g. `eta=5`.
 
     Returns:
-        strategy -> parameter name as in `model.named_parameters()` -> float32 scores of the
-        parameter's shape, on its device: the sum over batches of the strategy's formula.
+        strategy -> parameter name as in `model.named_parameters()` -> scores of the
+        parameter's shape, dtype and device: the sum over batches of the strategy's formula.
 
     Raises:
         UserError: an unknown name, no batches for a strategy that needs them, or a strategy whose
