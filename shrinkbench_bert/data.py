@@ -222,8 +222,9 @@ def training_batches(
         yield collate(split, order[start : start + batch_size], pad_token_id)
 
 
-def evaluation_batches(split: Split, pad_token_id: int, batch_size: int) -> Iterator[Batch]:
-    """Yield every example once, shortest first; with `split.labels` sorted the same way."""
+def evaluation_batches(split: Split, pad_token_id: int, batch_size: int) -> Iterator[tuple[list[int], Batch]]:
+    """Yield every example once, shortest first: its places in the split, and the batch."""
     order = sorted(range(len(split)), key=lambda i: len(split.encoded[i]["input_ids"]))
     for start in range(0, len(order), batch_size):
-        yield collate(split, order[start : start + batch_size], pad_token_id)
+        indices = order[start : start + batch_size]
+        yield indices, collate(split, indices, pad_token_id)

@@ -9,10 +9,11 @@ from shrinkbench_bert.fingerprints import fingerprints
 from shrinkbench_bert.grid import Cell
 from shrinkbench_bert.masks import apply_masks, pack
 from shrinkbench_bert.metrics import baseline
+from shrinkbench_bert.packing import pack_numbers
 from shrinkbench_bert.preflight import check_cells
 from shrinkbench_bert.provenance import provenance
 from shrinkbench_bert.stages import Stages, resolve_device
-from shrinkbench_bert.store import Data, Evaluation, Result, digest
+from shrinkbench_bert.store import Data, Evaluation, MaskFile, Result, digest
 from shrinkbench_bert.tensor_file import tensors_digest
 from shrinkbench_bert.training import evaluate, fine_tune
 
@@ -103,6 +104,10 @@ class Experiment:
             dense_training=dense.training,
             retraining=retrained.training,
             size=cost.size(ticket, masks, stages.multiply_adds),
-            masks_digest=tensors_digest(pack(masks)),
+            labels=pack_numbers(data.validation.labels),
+            masks=MaskFile(
+                sha256=tensors_digest(pack(masks)),
+                shapes={name: tuple(mask.shape) for name, mask in masks.items()},
+            ),
             provenance=provenance(started, stages.seconds, ticket.device, ticket.dtype),
         )

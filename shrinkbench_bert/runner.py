@@ -92,7 +92,7 @@ def run_grid(grid: Grid, store: ResultStore) -> Plan:
     total = len(plan.done) + len(plan.missing)
     with tqdm(total=total, initial=len(plan.done), desc=grid.name, unit="cell") as bar:
         for cells in plan.groups():
-            stages = Stages(cells, device=plan.device, cache=store.folder / ".cache")
+            stages = Stages(cells, device=plan.device, store=store)
             for cell in cells:
                 stages.progress = partial(_show, bar, cell)
                 result = Experiment(cell, stages=stages).run()

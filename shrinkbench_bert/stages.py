@@ -31,7 +31,7 @@ from shrinkbench_bert.models import (
 from shrinkbench_bert.preflight import cell_keep
 from shrinkbench_bert.scoring import score
 from shrinkbench_bert.seeding import generator
-from shrinkbench_bert.store import Evaluation, Training
+from shrinkbench_bert.store import Evaluation, ResultStore, Training
 from shrinkbench_bert.strategy import get_strategy
 from shrinkbench_bert.tensor_file import TensorFile, read_tensors, write_tensors
 from shrinkbench_bert.training import Moments, evaluate, fine_tune
@@ -69,8 +69,8 @@ class Stages:
     Args:
         cells: of one model, task, seed, recipe and protocol; all that will be asked for.
         device: where the model lives.
-        cache: a folder for dense weights and packed masks, so that an interrupted grid carries on
-            without them being made again; None keeps nothing.
+        store: keeps packed masks beside its results, and dense weights in its `.cache`, so that an
+            interrupted grid carries on without them being made again; None keeps nothing.
         progress: told what is being done.
     """
 
@@ -79,13 +79,13 @@ class Stages:
         cells: Sequence[Cell],
         *,
         device: torch.device | None = None,
-        cache: Path | None = None,
+        store: ResultStore | None = None,
         progress: Progress = lambda stage: None,
     ) -> None:
         self.cells = cells
         self.cell = cells[0]
         self.device = device or resolve_device("auto")
-        self.cache = cache
+        self.store = store
         self.progress = progress
         self.seconds: dict[str, float] = {}
         self._masks: dict[tuple[str, str], Masks] = {}
@@ -142,7 +142,7 @@ class Stages:
     @cached_property
     def dense(self) -> Dense:
         """Fine-tune the dense model, or take the stored one."""
-        path = self.cache and self.cache / self.cell.task / f"dense_seed{self.cell.seed}.safetensors"
+        path = self._dense_path()
         depends_on = self._digest()
         stored = read_tensors(path, depends_on) if path else None
         if stored is None:
@@ -232,8 +232,12 @@ class Stages:
                 if path:
                     write_tensors(path, TensorFile(pack(masks), {}), self._digest(c))
 
+    def _dense_path(self) -> Path | None:
+        name = f"dense_seed{self.cell.seed}.safetensors"
+        return self.store.folder / ".cache" / self.cell.task / name if self.store else None
+
     def _mask_path(self, cell: Cell) -> Path | None:
-        return self.cache and self.cache / cell.path.with_suffix(".safetensors")
+        return self.store.mask_path(cell) if self.store else None
 
     def _read_masks(self, cell: Cell) -> Masks | None:
         path = self._mask_path(cell)

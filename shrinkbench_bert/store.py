@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from shrinkbench_bert.errors import UserError, describe
 from shrinkbench_bert.grid import Cell
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
 
 
 class _Block(BaseModel):
@@ -41,6 +41,12 @@ class Evaluation(_Block):
     """Examples."""
     metrics: dict[str, float | None]
     """Values by metric name; null where undefined (the correlation of a constant)."""
+    predictions: str | None = None
+    """Of every example, in the split's order, packed by `pack_numbers`; null where they are not kept."""
+
+    def without_predictions(self) -> Self:
+        """Copy it with the metrics alone."""
+        return self.model_copy(update={"predictions": None})
 
 
 class Epoch(_Block):
@@ -93,6 +99,15 @@ class Size(_Block):
     """The ratio of the two."""
 
 
+class MaskFile(_Block):
+    """The packed masks: a safetensors file beside the result, too large for git."""
+
+    sha256: str
+    """Of the packed bits; tells whether the file that lies there belongs to this result."""
+    shapes: dict[str, tuple[int, ...]]
+    """Of the unpacked masks, per prunable tensor."""
+
+
 class Provenance(_Block):
     """Where and when; the one block that may differ between equal runs."""
 
@@ -111,7 +126,7 @@ class Provenance(_Block):
 class Result(_Block):
     """All that is known of one finished cell."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     digest: str
     """Of `cell` and `fingerprints`: equal digests mean equal results."""
     grid: str = ""
@@ -130,8 +145,9 @@ class Result(_Block):
     dense_training: Training
     retraining: Training
     size: Size
-    masks_digest: str
-    """SHA-256 of the packed masks."""
+    labels: str
+    """Of the validation examples, packed by `pack_numbers`, in the order of the predictions."""
+    masks: MaskFile
     provenance: Provenance
 
     def to_json(self) -> str:
@@ -230,6 +246,10 @@ class ResultStore:
         """Say where the result of a cell of this grid folder lies."""
         return self.folder / cell.path
 
+    def mask_path(self, cell: Cell) -> Path:
+        """Say where the packed masks of a cell of this grid folder lie: beside its result."""
+        return self.path(cell).with_suffix(".safetensors")
+
     def save(self, result: Result) -> Path:
         """Write a result atomically and return its path."""
         path = self.path(result.cell)
@@ -247,6 +267,11 @@ class ResultStore:
             raise UserError(
                 f"result {str(path)!r}: schema_version {version} is newer than {SCHEMA_VERSION}, "
                 "the newest that this version reads: update shrinkbench-bert"
+            )
+        if isinstance(version, int) and version < SCHEMA_VERSION:
+            raise UserError(
+                f"result {str(path)!r}: schema_version {version} is older than {SCHEMA_VERSION}, "
+                "the only one that this version reads: move the old results away and run the grid again"
             )
         try:
             return Result.model_validate(tree)

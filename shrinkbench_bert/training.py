@@ -14,6 +14,7 @@ from shrinkbench_bert.errors import UserError
 from shrinkbench_bert.grid import Recipe
 from shrinkbench_bert.masks import AppliedMasks
 from shrinkbench_bert.metrics import METRICS, evaluate_predictions
+from shrinkbench_bert.packing import pack_numbers
 from shrinkbench_bert.protocol import Protocol
 from shrinkbench_bert.seeding import generator, seeded
 from shrinkbench_bert.store import Epoch, Evaluation, Training
@@ -41,15 +42,19 @@ class FineTuned:
 
 def evaluate(model: PreTrainedModel, data: TaskData, split: Split) -> Evaluation:
     """Evaluate the model on a split, every example once, dropout off."""
-    labels: list[float] = []
-    predictions: list[float] = []
+    predictions = torch.empty(len(split))
     model.eval()
     with torch.inference_mode():
-        for batch in evaluation_batches(split, data.pad_token_id, EVALUATION_BATCH):
-            labels += batch.pop("labels").tolist()
+        for indices, batch in evaluation_batches(split, data.pad_token_id, EVALUATION_BATCH):
+            del batch["labels"]
             logits = model(**{key: value.to(model.device) for key, value in batch.items()}).logits
-            predictions += objective.predict(data.task, logits).float().tolist()
-    return Evaluation(n=len(split), metrics=evaluate_predictions(data.task, labels, predictions))
+            predictions[indices] = objective.predict(data.task, logits).float().cpu()
+    values = predictions.tolist()
+    return Evaluation(
+        n=len(split),
+        metrics=evaluate_predictions(data.task, split.labels, values),
+        predictions=pack_numbers(values),
+    )
 
 
 def fine_tune(
@@ -99,7 +104,7 @@ def fine_tune(
                 masks.enforce()
             if not all(torch.isfinite(p).all() for p in model.parameters()):
                 raise Diverged(f"a weight of {data.task.name} is no longer finite: lower recipe.lr")
-            selection = evaluate(model, data, split) if split else None
+            selection = evaluate(model, data, split).without_predictions() if split else None
             history.append(Epoch(loss=loss, selection=selection))
             best.offer(epoch, selection, model)
         best.restore(model)

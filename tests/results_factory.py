@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from shrinkbench_bert.grid import Cell
+from shrinkbench_bert.packing import pack_numbers
 from shrinkbench_bert.protocol import Protocol
 from shrinkbench_bert.store import (
     Data,
     Evaluation,
     Fingerprints,
+    MaskFile,
     Provenance,
     Result,
     Size,
@@ -107,7 +109,8 @@ def make_result(
         dense_training=Training(epochs=[], best_epoch=0),
         retraining=Training(epochs=[], best_epoch=0),
         size=make_size(keep_of(compression) if keep is None else keep),  # type: ignore[arg-type]
-        masks_digest="masks",
+        labels=pack_numbers([0.0] * n),
+        masks=MaskFile(sha256="masks", shapes={"encoder.weight": (10_000, 1080)}),
         provenance=Provenance(
             started="2024-01-01T00:00:00+00:00",
             seconds={},
