@@ -394,9 +394,10 @@ class TestStoredResults:
             ("null", "no result"),
             ("3", "no result"),
             ("{}", "no result"),
-            ('{"schema_version": 1}', "no result"),
-            ('{"schema_version": 2}', "schema_version 2 is newer than 1"),
-            ('{"schema_version": 99, "whatever": {}}', "schema_version 99 is newer than 1"),
+            ('{"schema_version": 2}', "no result"),
+            ('{"schema_version": 1}', "schema_version 1 is older than 2"),
+            ('{"schema_version": 3}', "schema_version 3 is newer than 2"),
+            ('{"schema_version": 99, "whatever": {}}', "schema_version 99 is newer than 2"),
             ('{"schema_version": "one"}', "schema_version"),
         ],
     )
@@ -427,7 +428,7 @@ class TestStoredResults:
 
     def test_a_newer_result_in_full(self, shell: Shell) -> None:
         path, result = stored_result(shell)
-        path.write_text(json.dumps({**json.loads(result.to_json()), "schema_version": 2, "more": 1}))
+        path.write_text(json.dumps({**json.loads(result.to_json()), "schema_version": 3, "more": 1}))
         self.refused(shell, path, "newer", "update shrinkbench-bert")
 
     def test_a_folder_at_the_path(self, shell: Shell) -> None:

@@ -210,7 +210,8 @@ class TestWhatIsStored:
             for keep in ("0.5", "0.1")
         }
         files = {str(p.relative_to(finished.folder)) for p in finished.folder.rglob("*") if p.is_file()}
-        assert {name for name in files if not name.startswith(".cache/")} == expected
+        files = {name for name in files if not name.startswith(".cache/")}
+        assert files == expected | {name.replace(".json", ".safetensors") for name in expected}
         assert len(expected) == 44
 
     def test_each_result_is_of_its_path_and_grid(self, finished: Finished) -> None:
@@ -220,7 +221,7 @@ class TestWhatIsStored:
             keep = path.stem.removeprefix("keep-").removesuffix("_seed0")
             assert path.parts[-3:-1] == (cell["task"], cell["strategy"])
             assert (cell["keep"], cell["compression"], cell["seed"]) == (float(keep), None, 0)
-            assert (tree["grid"], tree["schema_version"]) == ("tiny", 1)
+            assert (tree["grid"], tree["schema_version"]) == ("tiny", 2)
             assert (cell["recipe"]["lr"], cell["recipe"]["batch_size"]) == (0.01, 16)
             assert (cell["protocol"]["name"], cell["protocol"]["eta"]) == ("sound", 2)
 
@@ -272,7 +273,7 @@ class TestWhatIsStored:
 
     def test_strategies_and_amounts_choose_different_weights(self, finished: Finished) -> None:
         for task in ("sst2", "stsb"):
-            digests = [r.masks_digest for r in results(finished.folder) if r.cell.task == task]
+            digests = [r.masks.sha256 for r in results(finished.folder) if r.cell.task == task]
             # LayerGradCAM and its kin may agree on a model this small, what they are built of may not.
             assert len(set(digests)) >= 16
 
@@ -327,11 +328,10 @@ class TestSizes:
             assert size.theoretical_speedup == pytest.approx(dense / (dense - saved), rel=1e-4)
 
     def test_the_stored_masks_have_as_many_ones(self, finished: Finished) -> None:
-        masks = sorted((finished.folder / ".cache").glob("*/*/*.safetensors"))
+        masks = sorted(finished.folder.glob("*/*/keep-*.safetensors"))
         assert len(masks) == 44
         for path in masks:
-            relative = path.relative_to(finished.folder / ".cache").with_suffix(".json")
-            result = ResultStore(finished.folder).read(finished.folder / relative)
+            result = ResultStore(finished.folder).read(path.with_suffix(".json"))
             ones = {name: int(np.unpackbits(bits).sum()) for name, bits in load_file(path).items()}
             assert ones == {name: round(d * NUMEL[name]) for name, d in result.size.density.items()}
 
@@ -385,23 +385,23 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, cells: int) -> None:
     monkeypatch.setattr(Experiment, "run", interrupted)
 
 
-def keep_cache(cache: Path) -> None:
+def keep_cache(folder: Path) -> None:
     """Leave it as it is."""
 
 
-def delete_cache(cache: Path) -> None:
-    shutil.rmtree(cache)
+def delete_cache(folder: Path) -> None:
+    shutil.rmtree(folder / ".cache")
 
 
-def flip_a_byte_of_the_dense_weights(cache: Path) -> None:
-    (path,) = cache.rglob("dense_seed0.safetensors")
+def flip_a_byte_of_the_dense_weights(folder: Path) -> None:
+    (path,) = folder.rglob("dense_seed0.safetensors")
     data = bytearray(path.read_bytes())
     data[-7] ^= 0xFF
     path.write_bytes(data)
 
 
-def cut_a_mask_short(cache: Path) -> None:
-    path = sorted(cache.rglob("keep-*.safetensors"))[-1]
+def cut_a_mask_short(folder: Path) -> None:
+    path = sorted(folder.rglob("keep-*.safetensors"))[-1]
     path.write_bytes(path.read_bytes()[:-20])
 
 
@@ -441,7 +441,7 @@ class TestRepeats:
             with pytest.raises(Interrupted):
                 bench.run(tmp_path)
         assert len(contents(tmp_path)) == 3
-        harm(tmp_path / ".cache")
+        harm(tmp_path)
         assert bench.run(tmp_path) == part(finished.contents, task="stsb", strategies=FEW)
         assert (counted["retrain"], counted["dense"]) == (6, dense)
 
@@ -452,7 +452,7 @@ class TestRepeats:
             interrupt_after(patch, 3)
             with pytest.raises(Interrupted):
                 bench.run(tmp_path)
-        low, high = sorted((tmp_path / ".cache" / "stsb" / "LayerRandom").iterdir())
+        low, high = sorted((tmp_path / "stsb" / "LayerRandom").glob("*.safetensors"))
         shutil.copy(high, low)
         bench.run(tmp_path)
         result = ResultStore(tmp_path).read(tmp_path / "stsb" / "LayerRandom" / "keep-0.1_seed0.json")
@@ -522,7 +522,7 @@ class TestChoices:
                     recipe__epochs_retrain=epochs,
                 )
                 (found[rewind, epochs],) = results(folder)
-        assert len({r.masks_digest for r in found.values()}) == 1
+        assert len({r.masks.sha256 for r in found.values()}) == 1
         # Without any training, what is left is the pruned dense model, or the pruned initial one.
         untrained = found["none", 0]
         assert untrained.after_retraining == untrained.before_retraining
@@ -548,7 +548,7 @@ class TestChoices:
         for r in found["paper"].values():  # chosen on the validation split
             assert [epoch.selection.n for epoch in r.retraining.epochs if epoch.selection] == [24, 24]
         for strategy in ("LayerSmoothGradCAM", "LayerMagGrad"):
-            assert len({protocol[strategy].masks_digest for protocol in found.values()}) == 3
+            assert len({protocol[strategy].masks.sha256 for protocol in found.values()}) == 3
 
     def test_compressions_are_reached(self, bench: Bench, tiny_checkpoint: Path, tmp_path: Path) -> None:
         strategies = ["LayerMagWeight", "GlobalMagWeight"]
@@ -666,7 +666,7 @@ class TestPlugin:
         before = stored.read_bytes()
         # w^2 ranks as |w| does.
         twin = finished.folder / "stsb" / "LayerMagWeight" / "keep-0.5_seed0.json"
-        assert result.masks_digest == json.loads(twin.read_text())["masks_digest"]
+        assert result.masks.model_dump(mode="json") == json.loads(twin.read_text())["masks"]
         assert result.after_retraining.model_dump() == json.loads(twin.read_text())["after_retraining"]
 
         capsys.readouterr()

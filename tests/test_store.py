@@ -44,7 +44,7 @@ class TestJson:
     def test_it_is_json_for_every_reader(self) -> None:
         tree = json.loads(make_result("stsb").to_json(), parse_constant=pytest.fail)  # no NaN, no Infinity
         assert tree["baseline"]["metrics"]["pearson"] is None
-        assert tree["schema_version"] == 1
+        assert tree["schema_version"] == 2
 
     def test_no_infinite_number_is_written(self) -> None:
         with pytest.raises(ValueError, match="JSON"):
@@ -67,7 +67,7 @@ class TestJson:
         assert tree["cell"]["recipe"].keys() == Recipe.model_fields.keys()
         assert tree["cell"]["protocol"].keys() == Protocol.model_fields.keys()
         for stage in ("baseline", "dense", "before_retraining", "after_retraining"):
-            assert tree[stage].keys() == {"n", "metrics"}
+            assert tree[stage].keys() == {"n", "metrics", "predictions"}
         size = {"keep", "compression", "prunable_compression", "total", "prunable", "kept", "density"}
         assert tree["size"].keys() >= size | {"multiply_adds", "multiply_adds_kept"}
         assert tree["fingerprints"].keys() == {"data", "model", "strategy"}

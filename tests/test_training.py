@@ -388,8 +388,12 @@ def test_grouping_by_length_saves_padding():
 
 
 def test_evaluation_batches_hold_every_example_once():
-    labels = [y for b in evaluation_batches(numbered(43), 0, 8) for y in b["labels"].tolist()]
-    assert sorted(labels) == [float(i) for i in range(43)]
+    seen = [
+        pair
+        for i, b in evaluation_batches(numbered(43), 0, 8)
+        for pair in zip(i, b["labels"].tolist(), strict=True)
+    ]
+    assert sorted(seen) == [(i, float(i)) for i in range(43)]
 
 
 def test_real_glue_is_read_by_the_same_call(shared_glue):
