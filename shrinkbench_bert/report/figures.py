@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import matplotlib as mpl
@@ -14,7 +14,7 @@ from shrinkbench_bert.report.aggregate import STAGES
 from shrinkbench_bert.report.drawing import RC, draw
 from shrinkbench_bert.report.labels import Header
 from shrinkbench_bert.store import write_atomically
-from shrinkbench_bert.tasks import TASKS
+from shrinkbench_bert.tasks import TASKS, Task
 
 
 def figures(points: pd.DataFrame, header: Header) -> Iterator[tuple[str, Figure]]:
@@ -26,18 +26,22 @@ def figures(points: pd.DataFrame, header: Header) -> Iterator[tuple[str, Figure]
         task = TASKS[name]
         for metric in task.metrics:
             for stage in STAGES if metric == task.metric else STAGES[:1]:
-                suffix = "" if metric == task.metric else f"_{metric}"
-                suffix += "" if stage == STAGES[0] else f"_{stage}"
                 part = points[(points["task"] == name) & (points["metric"] == metric)]
                 if (part["stage"] == stage).any():
-                    yield f"{task.figure}_{name}{suffix}", draw(part, header, task, metric, stage)
+                    yield figure_name(task, metric, stage), draw(part, header, task, metric, stage)
 
 
-def write_figures(points: pd.DataFrame, header: Header, folder: Path) -> list[Path]:
+def figure_name(task: Task, metric: str, stage: str = STAGES[0]) -> str:
+    """Name the file of a figure, without its suffix: `fig7_stsb_pearson`."""
+    name = f"{task.figure}_{task.name}" + ("" if metric == task.metric else f"_{metric}")
+    return name if stage == STAGES[0] else f"{name}_{stage}"
+
+
+def write_figures(drawn: Iterable[tuple[str, Figure]], folder: Path) -> list[Path]:
     """Write every figure as PNG (150 dpi) and SVG: the same bytes from the same results."""
     formats = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
     written = []
-    for name, figure in figures(points, header):
+    for name, figure in drawn:
         for suffix, metadata in formats.items():
             buffer = io.BytesIO()
             with mpl.rc_context(RC):
