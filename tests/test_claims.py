@@ -134,7 +134,7 @@ class TestBetter:
         found = only(
             performance.better(self.test, evidence(make_sample({"A": 1.0, "B": 1.2, "C": 1.5}, noise=0)))
         )
-        assert found.ours == "advantage at 36.1 % kept 0.400 MSE [0.400, 0.400]"
+        assert found.ours == "advantage at 36.1 % kept: 0.400 MSE [0.400, 0.400]"
         assert (found.verdict, found.why) == ("not decidable", "only 1 of 2 amounts have results")
 
     def test_accuracy_is_worded_in_points(self) -> None:

@@ -102,7 +102,7 @@ def _advantages(
             continue
         task = complete[0].task
         found = [difference(s.stack(names), weights) for s in complete]
-        each = [f"at {percent([s.keep])} {_words(task, d)}" for s, d in zip(complete, found, strict=True)]
+        each = [f"at {percent([s.keep])}: {_words(task, d)}" for s, d in zip(complete, found, strict=True)]
         verdict, why = judge(found, complete[0])
         if len(complete) < len(keep) and verdict == "supported":
             verdict, why = "not decidable", f"only {len(complete)} of {len(keep)} amounts have results"
