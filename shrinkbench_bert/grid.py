@@ -172,7 +172,9 @@ class Grid(BaseModel):
         except ValidationError as error:
             raise UserError(describe(error)) from error
         grid._check(folder)
-        return grid
+        # Absolute, so that other processes find them too.
+        plugins = [str((folder / p).resolve()) if p.endswith(".py") else p for p in grid.plugins]
+        return grid.model_copy(update={"plugins": plugins})
 
     def _check(self, folder: Path) -> None:
         if bool(self.keep) == bool(self.compression):

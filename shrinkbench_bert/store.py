@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -232,6 +233,12 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise
 
 
+def remove_leftovers(path: Path) -> None:
+    """Remove what `write_atomically` had not finished when its process was killed."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        leftover.unlink(missing_ok=True)
+
+
 class ResultStore:
     """A folder of results: `<grid>/<task>/<strategy>/<amount>_seed<k>.json`."""
 
@@ -281,7 +288,8 @@ class ResultStore:
     def results(self) -> Iterator[Result]:
         """Read every result below the folder, in the order of their paths."""
         for path in sorted(self.folder.rglob("*.json")):
-            if not any(part.startswith(".") for part in path.relative_to(self.folder).parts):
+            hidden = any(part.startswith(".") for part in path.relative_to(self.folder).parts)
+            if not hidden and not path.name.endswith(".failed.json"):
                 yield self.read(path)
 
     def load(self) -> pd.DataFrame:
