@@ -6,12 +6,13 @@ VENV    := .venv
 BIN     := $(VENV)/bin
 STAMP   := $(VENV)/.installed
 
-.PHONY: help env bench figures test lint clean
+.PHONY: help env bench figures test test-faults lint clean
 
 help:
 	@echo "make bench [GRID=quick]    install, run the grid, draw its figures and tables"
 	@echo "make figures [GRID=quick]  redraw them from the stored results"
 	@echo "make test                  install and run the tests"
+	@echo "make test-faults           the long fault tests, some minutes"
 	@echo "make lint                  ruff and mypy"
 
 env: $(STAMP)
@@ -32,6 +33,10 @@ figures: env
 
 test: env
 	$(BIN)/pytest
+
+# Every kill, full disk and lost worker of docs/robustness.md, as often as it says.
+test-faults: env
+	$(BIN)/pytest -m 'faults or not faults' tests/test_faults.py tests/test_executors.py tests/test_fuzz.py
 
 lint: env
 	$(BIN)/ruff check .

@@ -14,6 +14,7 @@ from shrinkbench_bert.errors import UserError
 from shrinkbench_bert.executors.base import Executor
 from shrinkbench_bert.executors.in_process import InProcess
 from shrinkbench_bert.failures import FailedCell, read_failure
+from shrinkbench_bert.fingerprints import fingerprints
 from shrinkbench_bert.grid import Cell, Grid
 from shrinkbench_bert.models import load_tokenizer
 from shrinkbench_bert.preflight import check_cells
@@ -64,6 +65,7 @@ def make_plan(grid: Grid, store: ResultStore, *, elsewhere: bool = False) -> Pla
     for cell in grid.cells():
         stored = stored_result(store, cell)
         if stored is None:
+            fingerprints(cell)  # its data, its model and its strategy are there
             missing.append(cell)
         else:
             done[cell] = stored
