@@ -59,7 +59,7 @@ class Cell(BaseModel):
     source: str = Field("mini-glue", min_length=1)
     model: str = Field("minilm", min_length=1)
     layers: PositiveInt | None = Field(None, description="use the first layers only; None: all")
-    strategy: str
+    strategy: str = Field(pattern=GRID_NAME)
     keep: Keep | None = None
     compression: Compression | None = None
     seed: NonNegativeInt = 0

@@ -18,6 +18,8 @@ from shrinkbench_bert.errors import UserError, describe
 from shrinkbench_bert.grid import Cell
 
 SCHEMA_VERSION: Literal[2] = 2
+# Room for the predictions of ten million examples.
+_LARGEST_BYTES = 1 << 28
 
 
 class _Block(BaseModel):
@@ -266,8 +268,12 @@ class ResultStore:
     def read(self, path: Path) -> Result:
         """Read one result. Raises UserError for a file that is no result of a schema known here."""
         try:
+            if (size := path.stat().st_size) > _LARGEST_BYTES:
+                raise UserError(f"result {str(path)!r}: {size:,} bytes; at most {_LARGEST_BYTES:,} are read")
             tree = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except UserError:
+            raise
+        except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"result {str(path)!r} is not valid JSON: {error}") from error
         version = tree.get("schema_version") if isinstance(tree, dict) else None
         if isinstance(version, int) and version > SCHEMA_VERSION:

@@ -49,15 +49,24 @@ class LocalWorkers:
     threads: int | None = None
     elsewhere: bool = False
 
+    def cluster(self) -> LocalCluster:
+        """Start the processes; one that dies is started again."""
+        return LocalCluster(
+            n_workers=self.workers,
+            threads_per_worker=1,
+            memory_limit=None,
+            dashboard_address="127.0.0.1:0",  # not 8787, which another run may have
+            preload=["shrinkbench_bert.executors.uninterrupted"],
+            silence_logs=logging.ERROR,
+        )
+
     def run(
         self, groups: Iterable[list[Cell]], site: Site, progress: Progress
     ) -> Generator[tuple[Cell, Outcome]]:
         """As `Executor.run`."""
         site = replace(site, threads=self.threads or max(1, (os.cpu_count() or 1) // self.workers))
         with (
-            LocalCluster(
-                n_workers=self.workers, threads_per_worker=1, memory_limit=None, dashboard_address=None
-            ) as cluster,
+            self.cluster() as cluster,
             Client(cluster) as client,
         ):
             yield from drive(client, groups, site)
@@ -137,7 +146,9 @@ def _check_worker(site: Site, job: Job) -> None:
         found = fingerprints(cell)
         differing = [name for name, value in expected if getattr(found, name) != value]
         if differing:
-            raise UserError(f"{where}: {cell}: its {' and '.join(differing)} differ from those here")
+            raise UserError(
+                f"{where}: {cell}: its {' and '.join(differing)} differ from where the run was started"
+            )
 
 
 def drive(
