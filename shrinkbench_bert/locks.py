@@ -66,6 +66,8 @@ def hold(path: Path, *, wait: bool, guards: Iterable[Path] = ()) -> Iterator[boo
 
 def owner(path: Path) -> Owner | None:
     """Say who holds a lock; None if nobody does."""
+    if not path.exists():
+        return None
     try:
         with FileLock(path, timeout=0):
             return None
