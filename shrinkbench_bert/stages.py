@@ -61,6 +61,16 @@ def dense_path(store: ResultStore, cell: Cell) -> Path:
     return store.folder / ".cache" / cell.task / f"dense_seed{cell.seed}.safetensors"
 
 
+def _facts_are_whole(stored: TensorFile) -> bool:
+    """Say whether a file of dense weights, which may be anybody's, tells how they were trained."""
+    try:
+        Training.model_validate(stored.facts["training"])
+        Evaluation.model_validate(stored.facts["evaluation"])
+    except (KeyError, TypeError, ValueError):
+        return False
+    return True
+
+
 @dataclass
 class Dense:
     """The fine-tuned, unpruned model."""
@@ -164,7 +174,7 @@ class Stages:
         path = self._dense_path()
         depends_on = self._digest()
         stored = read_tensors(path, depends_on) if path else None
-        if stored is None or not stored.holds(self.initial, "weights/"):
+        if stored is None or not stored.holds(self.initial, "weights/") or not _facts_are_whole(stored):
             stored = self._fine_tune_dense()
             if path:
                 write_tensors(path, stored, depends_on)

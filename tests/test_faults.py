@@ -14,7 +14,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors import safe_open
 from tiny_grid import CELLS, Contents, contents, forked, litter, logged, printed, running, write_grid
+
+from shrinkbench_bert.tensor_file import TensorFile, read_tensors, write_tensors
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +70,9 @@ class TestKilled:
         while killed < kills:
             process = running(grid, results)
             process.join(moments.uniform(0, whole))
-            if process.is_alive():
-                process.kill()
-                process.join()
-                assert process.exitcode == -signal.SIGKILL
+            process.kill()
+            process.join()
+            if process.exitcode == -signal.SIGKILL:
                 killed += 1
             else:
                 assert process.exitcode == 0
@@ -197,6 +200,37 @@ class TestDamagedFiles:
         assert str(path) in printed(tmp_path / "results")
         assert path.read_bytes() == damaged
         path.unlink()
+        assert finish(grid, tmp_path / "results") == contents(undisturbed)
+
+    @pytest.mark.faults
+    @pytest.mark.parametrize("hostile", ["shape", "dtype", "missing", "facts"])
+    def test_a_cache_entry_with_valid_digests_and_wrong_content(
+        self, grid: Path, undisturbed: Path, tmp_path: Path, hostile: str
+    ) -> None:
+        """As one who knows the format could forge it: it is made again."""
+        folder = tmp_path / "results" / "tiny"
+        shutil.copytree(undisturbed, folder)
+        cell = folder / "sst2" / "LayerRandom" / "keep-0.1_seed0.json"
+        cell.unlink()
+        for path in (
+            folder / ".cache" / "sst2" / "dense_seed0.safetensors",
+            cell.with_suffix(".safetensors"),
+        ):
+            with safe_open(path, framework="pt") as file:
+                depends_on = file.metadata()["depends_on"]
+            whole = read_tensors(path, depends_on)
+            assert whole is not None
+            name = sorted(whole.tensors)[0]
+            tensors, facts = dict(whole.tensors), dict(whole.facts)
+            if hostile == "shape":
+                tensors[name] = tensors[name].reshape(-1)[:1]
+            elif hostile == "dtype":
+                tensors[name] = tensors[name].to(torch.int32)
+            elif hostile == "missing":
+                del tensors[name]
+            else:
+                facts = {"training": ["?"], "evaluation": None}
+            write_tensors(path, TensorFile(tensors, facts), depends_on)
         assert finish(grid, tmp_path / "results") == contents(undisturbed)
 
     def test_a_fact_changed_in_the_dense_file(self, grid: Path, undisturbed: Path, tmp_path: Path) -> None:
