@@ -61,7 +61,6 @@ class Experiment:
         """
         cell, stages = self.cell, self.stages
         started = datetime.now(UTC)
-        stages.seconds = {}
         data = stages.data
         initial = stages.initial
 
@@ -89,6 +88,8 @@ class Experiment:
             with stages.stage("evaluate"):
                 after = evaluate(ticket, data, data.validation)
 
+        # Shared stages are counted in the first cell that follows them in this process.
+        seconds, stages.seconds = stages.seconds, {}
         return Result(
             digest=digest(cell, self.fingerprints),
             cell=cell,
@@ -109,5 +110,5 @@ class Experiment:
                 sha256=tensors_digest(pack(masks)),
                 shapes={name: tuple(mask.shape) for name, mask in masks.items()},
             ),
-            provenance=provenance(started, stages.seconds, ticket.device, ticket.dtype),
+            provenance=provenance(started, seconds, ticket.device, ticket.dtype),
         )

@@ -59,7 +59,7 @@ class Cell(BaseModel):
     source: str = Field("mini-glue", min_length=1)
     model: str = Field("minilm", min_length=1)
     layers: PositiveInt | None = Field(None, description="use the first layers only; None: all")
-    strategy: str
+    strategy: str = Field(pattern=GRID_NAME)
     keep: Keep | None = None
     compression: Compression | None = None
     seed: NonNegativeInt = 0
@@ -180,7 +180,9 @@ class Grid(BaseModel):
         except ValidationError as error:
             raise UserError(describe(error)) from error
         grid._check(folder)
-        return grid
+        # Absolute, so that other processes find them too.
+        plugins = [str((folder / p).resolve()) if p.endswith(".py") else p for p in grid.plugins]
+        return grid.model_copy(update={"plugins": plugins})
 
     def _check(self, folder: Path) -> None:
         if bool(self.keep) == bool(self.compression):

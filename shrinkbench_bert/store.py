@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -17,6 +18,8 @@ from shrinkbench_bert.errors import UserError, describe
 from shrinkbench_bert.grid import Cell
 
 SCHEMA_VERSION: Literal[2] = 2
+# Room for the predictions of ten million examples.
+_LARGEST_BYTES = 1 << 28
 
 
 class _Block(BaseModel):
@@ -240,6 +243,12 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise
 
 
+def remove_leftovers(path: Path) -> None:
+    """Remove what `write_atomically` had not finished when its process was killed."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        leftover.unlink(missing_ok=True)
+
+
 class ResultStore:
     """A folder of results: `<grid>/<task>/<strategy>/<amount>_seed<k>.json`."""
 
@@ -267,8 +276,12 @@ class ResultStore:
     def read(self, path: Path) -> Result:
         """Read one result. Raises UserError for a file that is no result of a schema known here."""
         try:
+            if (size := path.stat().st_size) > _LARGEST_BYTES:
+                raise UserError(f"result {str(path)!r}: {size:,} bytes; at most {_LARGEST_BYTES:,} are read")
             tree = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except UserError:
+            raise
+        except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"result {str(path)!r} is not valid JSON: {error}") from error
         version = tree.get("schema_version") if isinstance(tree, dict) else None
         if isinstance(version, int) and version > SCHEMA_VERSION:
@@ -289,7 +302,8 @@ class ResultStore:
     def paths(self) -> Iterator[Path]:
         """List the file of every result below the folder, in order."""
         for path in sorted(self.folder.rglob("*.json")):
-            if not any(part.startswith(".") for part in path.relative_to(self.folder).parts):
+            hidden = any(part.startswith(".") for part in path.relative_to(self.folder).parts)
+            if not hidden and not path.name.endswith(".failed.json"):
                 yield path
 
     def results(self) -> Iterator[Result]:
