@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from shrinkbench_bert.grid import Cell as Cell
     from shrinkbench_bert.grid import Grid as Grid
     from shrinkbench_bert.grid import Recipe as Recipe
+    from shrinkbench_bert.heads import load_pruned as load_pruned
+    from shrinkbench_bert.heads import masked_heads as masked_heads
+    from shrinkbench_bert.heads import remove_heads as remove_heads
+    from shrinkbench_bert.heads import removed_heads as removed_heads
+    from shrinkbench_bert.heads import save_pruned as save_pruned
     from shrinkbench_bert.masks import apply_masks as apply_masks
     from shrinkbench_bert.masks import make_masks as make_masks
     from shrinkbench_bert.masks import mask_iou as mask_iou
@@ -58,12 +63,17 @@ _HOME = {
     "get_strategy": "strategy",
     "keep_fraction": "models",
     "load_model": "models",
+    "load_pruned": "heads",
     "load_task": "data",
     "load_tokenizer": "models",
     "make_masks": "masks",
     "mask_iou": "masks",
+    "masked_heads": "heads",
     "register_strategy": "strategy",
+    "remove_heads": "heads",
+    "removed_heads": "heads",
     "run_grid": "runner",
+    "save_pruned": "heads",
     "score": "scoring",
     "strategy_names": "strategy",
 }
