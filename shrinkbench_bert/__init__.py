@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from shrinkbench_bert.grid import Cell as Cell
     from shrinkbench_bert.grid import Grid as Grid
     from shrinkbench_bert.grid import Recipe as Recipe
+    from shrinkbench_bert.head_scoring import score_heads as score_heads
     from shrinkbench_bert.heads import load_pruned as load_pruned
     from shrinkbench_bert.heads import masked_heads as masked_heads
     from shrinkbench_bert.heads import remove_heads as remove_heads
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from shrinkbench_bert.store import Result as Result
     from shrinkbench_bert.store import ResultStore as ResultStore
     from shrinkbench_bert.strategy import GlobalStrategy as GlobalStrategy
+    from shrinkbench_bert.strategy import HeadSignal as HeadSignal
+    from shrinkbench_bert.strategy import HeadStrategy as HeadStrategy
     from shrinkbench_bert.strategy import LayerStrategy as LayerStrategy
     from shrinkbench_bert.strategy import Need as Need
     from shrinkbench_bert.strategy import Signal as Signal
@@ -49,6 +52,8 @@ _HOME = {
     "Experiment": "experiment",
     "GlobalStrategy": "strategy",
     "Grid": "grid",
+    "HeadSignal": "strategy",
+    "HeadStrategy": "strategy",
     "LayerStrategy": "strategy",
     "Need": "strategy",
     "Protocol": "protocol",
@@ -75,6 +80,7 @@ _HOME = {
     "run_grid": "runner",
     "save_pruned": "heads",
     "score": "scoring",
+    "score_heads": "head_scoring",
     "strategy_names": "strategy",
 }
 

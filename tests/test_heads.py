@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2ForSequenceClassification, PreTrainedModel
@@ -70,6 +70,7 @@ def silenced_by_hand(model: PreTrainedModel, heads: dict[int, list[int]]) -> Pre
 
 
 class TestRemovedEqualsMasked:
+    @settings(max_examples=30)
     @given(heads=HeadSets, seed=st.integers(0, 99), length=st.integers(2, 12))
     def test_on_random_sets_of_heads_and_inputs(
         self, models: dict[str, PreTrainedModel], heads: dict[int, list[int]], seed: int, length: int
@@ -83,6 +84,7 @@ class TestRemovedEqualsMasked:
             assert close(masked, logits(silenced_by_hand(model, heads), **batch))
             assert close(logits(cut, **batch), masked)
 
+    @settings(max_examples=15)
     @given(first=HeadSets, second=HeadSets)
     def test_again_and_again_in_the_numbering_of_the_start(
         self, models: dict[str, PreTrainedModel], first: dict[int, list[int]], second: dict[int, list[int]]
