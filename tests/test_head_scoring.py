@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -135,7 +135,7 @@ class TestFormulas:
                 linears = (layer.query, layer.key, layer.value)
                 parts = [p[at].flatten() for linear in linears for p in (linear.weight, linear.bias)]
                 parts.append(layer.output.weight[:, at].flatten())
-                norm = float(torch.cat(parts).norm())
+                norm = float(torch.cat(parts).detach().norm())
                 assert scores["HeadMagnitude"][layer.index, head] == pytest.approx(norm, rel=1e-5)
 
     @pytest.mark.parametrize("task", ["sst2", "stsb"])
@@ -284,7 +284,7 @@ class TestBadInput:
 
 
 class TestTheChoice:
-    SCORES = {(0, 0): 3.0, (0, 1): 1.0, (1, 0): 2.0, (1, 1): 2.0, (1, 2): 0.5}
+    SCORES: ClassVar = {(0, 0): 3.0, (0, 1): 1.0, (1, 0): 2.0, (1, 1): 2.0, (1, 2): 0.5}
 
     def test_lowest_first_and_of_equal_ones_the_last(self):
         expected = [{}, {1: [2]}, {0: [1], 1: [2]}, {0: [1], 1: [1, 2]}, {0: [1], 1: [0, 1, 2]}]
