@@ -35,21 +35,25 @@ def figures(points: pd.DataFrame, header: Header) -> Iterator[tuple[str, Figure]
 
 def write_figures(points: pd.DataFrame, header: Header, folder: Path) -> list[Path]:
     """Write every figure as PNG (150 dpi) and SVG: the same bytes from the same results."""
+    return [path for name, figure in figures(points, header) for path in save_figure(figure, folder, name)]
+
+
+def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Write one figure as `write_figures` does, and return the two paths."""
     formats = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
     written = []
-    for name, figure in figures(points, header):
-        for suffix, metadata in formats.items():
-            buffer = io.BytesIO()
-            with mpl.rc_context(RC):
-                figure.savefig(
-                    buffer,
-                    format=suffix,
-                    dpi=150,
-                    bbox_inches="tight",
-                    pad_inches=0.08,
-                    metadata=metadata,
-                )
-            path = folder / f"{name}.{suffix}"
-            write_atomically(path, buffer.getvalue())
-            written.append(path)
+    for suffix, metadata in formats.items():
+        buffer = io.BytesIO()
+        with mpl.rc_context(RC):
+            figure.savefig(
+                buffer,
+                format=suffix,
+                dpi=150,
+                bbox_inches="tight",
+                pad_inches=0.08,
+                metadata=metadata,
+            )
+        path = folder / f"{name}.{suffix}"
+        write_atomically(path, buffer.getvalue())
+        written.append(path)
     return written

@@ -54,6 +54,13 @@ STYLES = {
     "GlobalMagAct": Style("#8C6D1F", "d", DASHED, filled=False),
     "LayerRandom": Style("#555555", ">", DOTTED),
     "GlobalRandom": Style("#999999", "<", DOTTED, filled=False),
+    "HeadEntropy": Style("#0072B2", "o", SOLID),
+    "HeadSparsity": Style("#56B4E9", "s", LONG_DASHED),
+    "HeadDistribution": Style("#009E73", "D", SOLID),
+    "HeadAttention": Style("#005A43", "P", DASH_DOT),
+    "HeadGradient": Style("#D55E00", "^", SOLID),
+    "HeadMagnitude": Style("#A0286E", "*", LONG_DASHED),
+    "HeadRandom": Style("#555555", ">", DOTTED),
 }
 
 _OTHER_COLORS = ("#332288", "#999933", "#661100", "#44AA99", "#B2182B", "#7A5195")
