@@ -24,6 +24,8 @@ from shrinkbench_bert.timings import Latency, Timing, Variant, latency_path, sav
 BATCHES = (1, 32)
 LENGTHS = (32, 128)
 _SECONDS = 2.0
+_RUNS = 9
+"""Of a slow forward, at least about so many, for the quartiles to mean something."""
 
 Progress = Callable[[str], None]
 
@@ -141,7 +143,8 @@ def _timings(
                 num_threads=torch.get_num_threads(),
             )
             timer.timeit(1)  # warms up
-            measured = timer.blocked_autorange(min_run_time=seconds)
+            once = timer.timeit(1).median
+            measured = timer.blocked_autorange(min_run_time=max(seconds, _RUNS * once))
             yield Timing(
                 variant=variant,
                 batch=batch,

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from shrinkbench_bert.metrics import METRICS
 from shrinkbench_bert.report import labels
 from shrinkbench_bert.report.drawing import RC
 from shrinkbench_bert.report.heads.header import HeadsHeader
@@ -24,7 +25,7 @@ def draw_cost(frame: pd.DataFrame, latencies: pd.DataFrame, header: HeadsHeader)
     """Draw parameters, multiply-adds and latency against the fraction removed, over the dense model's."""
     batches = [] if latencies.empty else sorted(latencies["batch"].unique())
     with mpl.rc_context(RC):
-        figure = new_figure(2.7 * (1 + len(batches)) + 0.3, 3.1)
+        figure = new_figure(2.6 * (1 + len(batches)) + (1.6 if batches else 0.3), 3.1)
         panels = figure.subplots(1, 1 + len(batches), sharey=True, squeeze=False)[0]
         _counted(panels[0], frame)
         for axes, batch in zip(panels[1:], batches, strict=True):
@@ -35,13 +36,17 @@ def draw_cost(frame: pd.DataFrame, latencies: pd.DataFrame, header: HeadsHeader)
             axes.set_xlim(0, 1)
             percent_axis(axes, x=True, y=True)
             axes.set_xlabel("attention heads removed (%)")
-            axes.legend(fontsize=SMALL - 0.5, frameon=False, loc="lower left", handlelength=2.6)
+        panels[0].legend(fontsize=SMALL, frameon=False, loc="lower left", handlelength=2.6)
+        if batches:
+            panels[-1].legend(
+                fontsize=SMALL, frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1.02), handlelength=2.6
+            )
         panels[0].set_ylabel("of the dense model's (%), lower is better")
         note = "Black line: the dense model. Parameters and multiply-adds are counted"
         if batches:
             note += (
-                f"; latency is measured on {machine(latencies)}: medians, bars from the first to the third "
-                "quartile's distance (IQR). Masked: the heads are computed and set to 0."
+                f"; latency is measured on {machine(latencies)}: medians, bars as long as the interquartile "
+                "range. Masked: the heads are computed and set to 0."
             )
         else:
             note += "; no latency has been measured (shrinkbench-bert latency)."
@@ -112,11 +117,11 @@ def draw_tradeoff(points: pd.DataFrame, latencies: pd.DataFrame, header: HeadsHe
         if labels.seeds(after)[1] > 1:
             seeds = f"mean of {seeds}, vertical bars \N{PLUS-MINUS SIGN} 1 standard deviation"
         note = (
-            f"Each line goes from the fewest heads removed (right) to the most (left); {seeds}; "
-            f"{labels.examples_label(after)}. Horizontal bars: IQR of the latency, measured on "
-            f"{machine(latencies)}. Grey line: the dense model."
+            f"Each line goes from the fewest heads removed to the most; {seeds}; "
+            f"{labels.examples_label(after)}. Horizontal bars: interquartile range of the latency, on "
+            f"{machine(latencies)}. Grey line: the dense model's {METRICS[task.metric].label}."
         )
-        title = f"{task.title}: {task.metric} after retraining against latency"
+        title = f"{task.title}: {METRICS[task.metric].label} after retraining against latency"
         entitle(figure, title, header, note)
     return figure
 
@@ -146,7 +151,6 @@ def _line(axes: Axes, name: str, times: pd.DataFrame, rows: pd.DataFrame) -> Lin
         rows["mean"],
         xerr=times["iqr"] / 2,
         yerr=rows["sd"] if (rows["n_seeds"] > 1).any() else None,
-        label=name,
         color=look.color,
         linestyle=look.dash,
         marker=look.marker,
@@ -157,4 +161,5 @@ def _line(axes: Axes, name: str, times: pd.DataFrame, rows: pd.DataFrame) -> Lin
         markeredgewidth=0.5,
     )
     line: Line2D = container[0]
+    line.set_label(name)
     return line

@@ -101,7 +101,7 @@ def _at_fraction(
     if not latencies.empty:
         note.append(f"Latency: median of the removed model, measured on {machine(latencies)}.")
     yield " ".join(note)
-    columns = list(dict.fromkeys(key for row in table for key in row))
+    columns = list(table[-1])
     yield tabulate(
         [[row.get(column, DASH) for column in columns] for row in table],
         headers=columns,
