@@ -225,7 +225,7 @@ def _observe(
     if Need.GRADIENT in needs:
         # The sum of the sequences' own losses: each gate belongs to one sequence.
         loss = objective.loss(task, logits, labels) * len(labels)
-        gradients = list(torch.autograd.grad(loss, list(gates.values())))
+        gradients = list(torch.autograd.grad(loss, list(gates.values()), materialize_grads=True))
     return _Observed(attendable, [maps.detach() for maps in attention if maps is not None], gradients)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MethodType
 
 import torch
 from torch import Tensor, nn
@@ -63,17 +64,31 @@ class AttentionLayer:
         return list(getattr(self.attention, _KEPT, range(self.total)))
 
     def keep(self, heads: list[int]) -> None:
-        """Record that these are left, in the attention's own count of them too."""
+        """Record that these are left, in the attention's own count of them too.
+
+        Without any head there is nothing to attend with: kernels differ in what they make of none.
+        """
         setattr(self.attention, _KEPT, heads)
         setattr(self.attention, self.counter, len(heads))
         if hasattr(self.attention, "all_head_size"):
             setattr(self.attention, "all_head_size", len(heads) * self.head_size)  # noqa: B010
+        if not heads:
+            self.attention.forward = MethodType(_without_heads, self.attention)
 
     def features(self, heads: Sequence[int]) -> Tensor:
         """Where these heads lie in the concatenated context vectors: (len(heads) * head_size,)."""
         place = {head: i for i, head in enumerate(self.kept)}
         first = torch.tensor([place[head] for head in heads], dtype=torch.long) * self.head_size
         return (first[:, None] + torch.arange(self.head_size)).flatten()
+
+
+def _without_heads(attention: nn.Module, hidden: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
+    """Stand in for the forward of an attention without heads: an empty context, and empty weights."""
+    batch, tokens, _width = hidden.shape
+    context = hidden.new_empty(batch, tokens, 0)
+    # DistilBERT's attention holds its output projection; the others' stands behind it.
+    output = getattr(attention, "out_lin", None)
+    return context if output is None else output(context), hidden.new_empty(batch, 0, tokens, tokens)
 
 
 def attention_layers(model: PreTrainedModel) -> list[AttentionLayer]:
