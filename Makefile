@@ -6,12 +6,13 @@ VENV    := .venv
 BIN     := $(VENV)/bin
 STAMP   := $(VENV)/.installed
 
-.PHONY: help env bench figures test lint clean
+.PHONY: help env bench figures test check lint clean
 
 help:
 	@echo "make bench [GRID=quick]    install, run the grid, draw its figures and tables"
 	@echo "make figures [GRID=quick]  redraw them from the stored results"
 	@echo "make test                  install and run the tests"
+	@echo "make check                 run the check grid afresh and compare it with its reference results"
 	@echo "make lint                  ruff and mypy"
 
 env: $(STAMP)
@@ -32,6 +33,11 @@ figures: env
 
 test: env
 	$(BIN)/pytest
+
+check: env
+	@results=$$(mktemp -d) && trap 'rm -rf "$$results"' EXIT INT TERM && \
+		$(BIN)/shrinkbench-bert run check --results "$$results" && \
+		$(BIN)/shrinkbench-bert compare results/reference/check "$$results" --fail-on-improvement
 
 lint: env
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""The command line: run, plan, report, latency, strategies."""
+"""The command line: run, plan, report, claims, checklist, compare, latency, strategies."""
 
 from __future__ import annotations
 
@@ -84,12 +84,94 @@ def report(
     from shrinkbench_bert.report import write_report
 
     name = _name(grid)
-    paths = write_report(ResultStore(results).grid(name), plots / name)
-    figures = [path for path in paths if path.suffix == ".png"]
-    tables = [path for path in paths if path.suffix not in (".png", ".svg")]
+    written = write_report(ResultStore(results).grid(name), plots / name)
+    figures = [path for path in written.paths if path.suffix == ".png"]
+    tables = [path for path in written.paths if path.suffix not in (".png", ".svg")]
     typer.echo(f"{len(figures)} figures (PNG and SVG) and {len(tables)} tables in {plots / name}:")
     for path in [*figures, *tables]:
         typer.echo(f"  {path}")
+    if written.left_out:
+        typer.echo(f"left out: {written.left_out}", err=True)
+
+
+@app.command()
+def claims(
+    results: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RESULTS...",
+            help="A grid's folder of results, such as results/quick; further ones only serve claims that "
+            "compare two grids.",
+        ),
+    ],
+) -> None:
+    """Hold the papers' claims against results: the statistic, its interval, and a verdict for each."""
+    from shrinkbench_bert.analysis.overlaps import overlaps
+    from shrinkbench_bert.report import read_grid
+    from shrinkbench_bert.report.claims import decide_claims
+    from shrinkbench_bert.report.claims.rendering import plain
+
+    stores = [ResultStore(folder) for folder in results]
+    of_grid, *others = [read_grid(store)[0] for store in stores]
+    found = overlaps(stores[0], of_grid)
+    typer.echo(plain(decide_claims(of_grid, found, [result for other in others for result in other])))
+
+
+@app.command()
+def checklist(
+    results: Annotated[
+        Path,
+        typer.Argument(metavar="RESULTS", help="A grid's results, or a folder with several grids below it."),
+    ],
+    plots: Annotated[
+        Path, typer.Option("--plots", metavar="DIR", help="Where the grids' figures are, as `report` has it.")
+    ] = Path("plots"),
+) -> None:
+    """Hold results against twelve points that make pruning results comparable.
+
+    Says of each point whether it is met, why, and by which files; exits with 0 either way.
+    The points are those of 'What is the State of Neural Network Pruning?', Blalock et al. 2020.
+    """
+    from shrinkbench_bert.report.checklist_table import describe_checklist
+
+    typer.echo(describe_checklist(results, plots))
+
+
+@app.command()
+def compare(
+    baseline: Annotated[Path, typer.Argument(metavar="BASELINE", help="A folder of results, or a long.csv.")],
+    candidate: Annotated[Path, typer.Argument(metavar="CANDIDATE", help="Likewise.")],
+    tolerance: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="METRIC=VALUE",
+            help="Accept an absolute move, e.g. --tolerance accuracy=0.02, whatever the grid says. May be "
+            "given several times.",
+        ),
+    ] = None,
+    fail_on_improvement: Annotated[
+        bool,
+        typer.Option(
+            "--fail-on-improvement",
+            help="Exit with 1 for a better number too: from unchanged code it is a fault, such as a mask "
+            "that leaks.",
+        ),
+    ] = False,
+) -> None:
+    """Compare results with a baseline: show what moved beyond its tolerance, worst first.
+
+    A metric's tolerance is the baseline grid's; without one, two standard deviations over the baseline's
+    seeds; with one seed, 0. Exits with 0 if nothing is worse, 1 if something is or a cell is missing, and
+    2 if the two are not comparable: other data, weights, layers, protocol or recipe.
+    """
+    from shrinkbench_bert.report.comparison import compare as compare_results
+    from shrinkbench_bert.report.comparison_table import describe_comparison
+
+    accepted = dict(_parse(setting, "--tolerance") for setting in tolerance or [])
+    comparison = compare_results(baseline, candidate, accepted)
+    typer.echo(describe_comparison(comparison))
+    if comparison.has("missing", "worse") or (fail_on_improvement and comparison.has("better")):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -171,11 +253,11 @@ def _name(grid: str) -> str:
     return grid
 
 
-def _parse(setting: str) -> tuple[str, Any]:
+def _parse(setting: str, option: str = "--set") -> tuple[str, Any]:
     """Read `key=value`; the value is TOML where it can be, and a string otherwise."""
     key, equals, value = setting.partition("=")
     if not equals or not key:
-        raise UserError(f"--set {setting!r}: KEY=VALUE is expected")
+        raise UserError(f"{option} {setting!r}: KEY=VALUE is expected")
     try:
         return key, tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:

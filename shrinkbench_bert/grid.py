@@ -23,7 +23,7 @@ from pydantic import (
 from shrinkbench_bert.errors import UserError, describe, unknown
 from shrinkbench_bert.protocol import Protocol
 from shrinkbench_bert.strategy import get_strategy, load_plugin
-from shrinkbench_bert.tasks import get_task
+from shrinkbench_bert.tasks import get_task, known_metric
 
 Keep = Annotated[float, Field(gt=0, le=1)]
 GRID_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -139,6 +139,14 @@ class Grid(BaseModel):
     task_recipes: dict[str, Recipe] = {}
     plugins: list[str] = Field([], description="files or packages that register strategies")
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    tolerance: dict[str, NonNegativeFloat] = Field(
+        {}, description="by metric: the absolute move that `compare` accepts; no part of a cell"
+    )
+
+    @field_validator("tolerance")
+    @classmethod
+    def _known_metrics(cls, tolerance: dict[str, float]) -> dict[str, float]:
+        return {known_metric(name): move for name, move in tolerance.items()}
 
     @classmethod
     def from_toml(cls, path: str | Path, overrides: dict[str, Any] | None = None) -> Self:

@@ -96,7 +96,7 @@ def run_grid(grid: Grid, store: ResultStore) -> Plan:
             for cell in cells:
                 stages.progress = partial(_show, bar, cell)
                 result = Experiment(cell, stages=stages).run()
-                store.save(result.model_copy(update={"grid": grid.name}))
+                store.save(result.model_copy(update={"grid": grid.name, "tolerance": grid.tolerance}))
                 bar.update()
     return plan
 

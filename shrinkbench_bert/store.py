@@ -144,6 +144,8 @@ class Result(_Block):
     """Of `cell` and `fingerprints`: equal digests mean equal results."""
     grid: str = ""
     """The grid that it belongs to; empty for a lone experiment."""
+    tolerance: dict[str, float] = {}
+    """The grid's: by metric, the absolute move that a comparison accepts."""
     cell: Cell
     fingerprints: Fingerprints
     data: Data
@@ -192,10 +194,15 @@ class Result(_Block):
             "requested_compression": cell.compression,
             "requested_heads": cell.heads,
             "n": self.after_retraining.n,
+            "data_sha256": self.fingerprints.data,
+            "model_sha256": self.fingerprints.model,
+            "formula_sha256": self.fingerprints.strategy,
+            "recipe": cell.recipe.model_dump_json(),
         }
         for stage in ("baseline", "dense", "before_retraining", "after_retraining"):
             for metric, value in getattr(self, stage).metrics.items():
                 row[f"{stage}_{metric}"] = value
+        row |= {f"tolerance_{metric}": move for metric, move in self.tolerance.items()}
         return row
 
 
@@ -216,8 +223,8 @@ def digest(cell: Cell, fingerprints: Fingerprints) -> str:
 
 def differences(stored: Result, cell: Cell, fingerprints: Fingerprints) -> list[str]:
     """Name the fields in which a stored result differs from what is about to run."""
-    old = _flatten({**stored.cell.model_dump(mode="json"), "sha256": dict(stored.fingerprints)})
-    new = _flatten({**cell.model_dump(mode="json"), "sha256": dict(fingerprints)})
+    old = flatten({**stored.cell.model_dump(mode="json"), "sha256": dict(stored.fingerprints)})
+    new = flatten({**cell.model_dump(mode="json"), "sha256": dict(fingerprints)})
     return [
         f"{key}: stored {old.get(key)!r}, now {new.get(key)!r}"
         for key in sorted(old.keys() | new.keys())
@@ -225,11 +232,12 @@ def differences(stored: Result, cell: Cell, fingerprints: Fingerprints) -> list[
     ]
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested mappings to one, with dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
+            flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value
     return flat
@@ -297,12 +305,16 @@ class ResultStore:
         except (ValidationError, UserError) as error:
             raise UserError(f"result {str(path)!r} is no result: {describe(error)}") from error
 
-    def results(self) -> Iterator[Result]:
-        """Read every result below the folder, in the order of their paths."""
+    def paths(self) -> Iterator[Path]:
+        """List the file of every result below the folder, in order."""
         for path in sorted(self.folder.rglob("*.json")):
             hidden = any(part.startswith(".") for part in path.relative_to(self.folder).parts)
             if not hidden and path.parent.name != LATENCY_FOLDER:
-                yield self.read(path)
+                yield path
+
+    def results(self) -> Iterator[Result]:
+        """Read every result below the folder, in the order of their paths."""
+        return map(self.read, self.paths())
 
     def load(self) -> pd.DataFrame:
         """Load every result below the folder: one row per cell, columns as in `Result.row`."""

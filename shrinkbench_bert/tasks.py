@@ -62,3 +62,11 @@ def get_task(name: str | Task) -> Task:
     if name not in TASKS:
         raise unknown("task", name, TASKS)
     return TASKS[name]
+
+
+def known_metric(name: str) -> str:
+    """Pass the name of a metric through. Raises UserError for one that no task has."""
+    names = {metric for task in TASKS.values() for metric in task.metrics}
+    if name not in names:
+        raise unknown("metric", name, names)
+    return name

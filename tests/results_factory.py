@@ -67,6 +67,17 @@ def keep_of(compression: float) -> float:
     return (TOTAL / compression - (TOTAL - PRUNABLE)) / PRUNABLE
 
 
+def make_evaluation(n: int, metrics: Metrics) -> Evaluation:
+    """An evaluation whose predictions, for labels of 0, have this accuracy or this MSE."""
+    accuracy, mse = metrics.get("accuracy"), metrics.get("mse")
+    if accuracy is not None:
+        wrong = round((1 - accuracy) * n) if 0 <= accuracy <= 1 else 0
+        predictions = [1.0] * wrong + [0.0] * (n - wrong)
+    else:
+        predictions = [(mse or 0.0) ** 0.5] * n
+    return Evaluation(n=n, metrics=metrics, predictions=pack_numbers(predictions))
+
+
 def make_result(
     task: str = "sst2",
     strategy: str = "LayerMagWeight",
@@ -96,7 +107,7 @@ def make_result(
     )
     fingerprints = Fingerprints(data="data", model="model", strategy="strategy")
     evaluations: dict[str, Any] = {
-        stage: Evaluation(n=n, metrics={**metrics, **stages.get(stage, {})})
+        stage: make_evaluation(n, {**metrics, **stages.get(stage, {})})
         for stage, metrics in METRICS[task].items()
     }
     return Result(

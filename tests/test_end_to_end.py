@@ -32,6 +32,7 @@ STRATEGIES = [
     "GlobalMagGrad",
     "GlobalMagWeight",
     "GlobalRandom",
+    "LayerGrad",
     "LayerGradCAM",
     "LayerGradCAMShift",
     "LayerMagGrad",
@@ -40,6 +41,7 @@ STRATEGIES = [
     "LayerSmoothGrad",
     "LayerSmoothGradCAM",
     "LayerSmoothGradCAMShift",
+    "LayerUnweightedGradCAM",
 ]
 KEEPS = [0.5, 0.1]
 # One strategy of each kind: random and weights only, clean, smoothed; layer-wise and global.
@@ -214,7 +216,7 @@ class TestWhatIsStored:
         files = {str(p.relative_to(finished.folder)) for p in finished.folder.rglob("*") if p.is_file()}
         files = {name for name in files if not name.startswith(".cache/")}
         assert files == expected | {name.replace(".json", ".safetensors") for name in expected}
-        assert len(expected) == 44
+        assert len(expected) == 52
 
     def test_each_result_is_of_its_path_and_grid(self, finished: Finished) -> None:
         for path in finished.folder.glob("*/*/*.json"):
@@ -270,7 +272,7 @@ class TestWhatIsStored:
     def test_the_dense_model_is_one_for_all_strategies_and_amounts(self, finished: Finished) -> None:
         for task in ("sst2", "stsb"):
             own = [r for r in results(finished.folder) if r.cell.task == task]
-            assert len(own) == 22
+            assert len(own) == 26
             assert len({r.dense.model_dump_json() + r.dense_training.model_dump_json() for r in own}) == 1
 
     def test_strategies_and_amounts_choose_different_weights(self, finished: Finished) -> None:
@@ -331,7 +333,7 @@ class TestSizes:
 
     def test_the_stored_masks_have_as_many_ones(self, finished: Finished) -> None:
         masks = sorted(finished.folder.glob("*/*/keep-*.safetensors"))
-        assert len(masks) == 44
+        assert len(masks) == 52
         for path in masks:
             result = ResultStore(finished.folder).read(path.with_suffix(".json"))
             ones = {name: int(np.unpackbits(bits).sum()) for name, bits in load_file(path).items()}
@@ -340,7 +342,7 @@ class TestSizes:
 
 class TestWorkIsSharedAndKept:
     def test_dense_training_and_scoring_happen_once_per_task_and_seed(self, finished: Finished) -> None:
-        assert finished.calls == {"dense": 2, "score": 2, "retrain": 44}
+        assert finished.calls == {"dense": 2, "score": 2, "retrain": 52}
 
     def test_each_seed_has_a_dense_model_of_its_own(
         self, bench: Bench, tmp_path: Path, counted: Counted
@@ -360,7 +362,7 @@ class TestWorkIsSharedAndKept:
         plan = run_grid(
             bench.grid(tasks=["sst2", "stsb"], strategies=STRATEGIES), ResultStore(finished.folder)
         )
-        assert (len(plan.done), len(plan.missing)) == (44, 0)
+        assert (len(plan.done), len(plan.missing)) == (52, 0)
         assert not counted
         assert state() == before
 
@@ -752,7 +754,7 @@ class TestReport:
 
     def test_the_data_frame_has_one_row_per_cell(self, finished: Finished) -> None:
         frame = ResultStore(finished.folder.parent).load()
-        assert len(frame) == 44
+        assert len(frame) == 52
         assert frame.groupby(["task", "strategy"]).size().eq(2).all()
         assert frame["n"].eq(24).all()
 

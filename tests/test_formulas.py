@@ -31,6 +31,8 @@ KINDS = ("bert", "distilbert", "roberta", "electra")
 FORMULAS: dict[str, Formula] = {
     "GlobalMagGrad": lambda w, g, a: (w * g).abs(),
     "LayerMagGrad": lambda w, g, a: (w * g).abs(),
+    "LayerGrad": lambda w, g, a: g.abs(),
+    "LayerUnweightedGradCAM": lambda w, g, a: (g * a).abs(),
     "LayerGradCAM": lambda w, g, a: (w * g * a).abs(),
     "LayerGradCAMShift": lambda w, g, a: (w * g * (a + 10)).abs(),
 }

@@ -203,6 +203,31 @@ class TestProtocols:
         assert Protocol.named(protocol, padding="out").padding == "out"
 
 
+class TestTolerance:
+    def test_it_is_the_grids_and_of_no_cell(self, file: Path) -> None:
+        plain = list(Grid.from_toml(file).cells())
+        file.write_text(TEXT + "\n[tolerance]\naccuracy = 0.02\nmse = 0\n")
+        grid = Grid.from_toml(file)
+        assert grid.tolerance == {"accuracy": 0.02, "mse": 0.0}
+        assert list(grid.cells()) == plain
+        assert Grid.from_toml(file, {"tolerance.mse": 0.1}).tolerance == {"accuracy": 0.02, "mse": 0.1}
+
+    @pytest.mark.parametrize(
+        ("written", "said"),
+        [
+            ({"acuracy": 0.1}, r"unknown metric 'acuracy': did you mean 'accuracy'\?"),
+            ({"kept": 1.0}, "unknown metric 'kept'.* accepted: accuracy, mcc, mse, pearson, spearman"),
+            ({"mse": -0.1}, r"tolerance.mse = -0.1: Input should be greater than or equal to 0"),
+            ({"mse": float("inf")}, r"tolerance.mse = inf: .*finite"),
+            ({"mse": "wide"}, r"tolerance.mse = 'wide'"),
+            (0.1, r"tolerance = 0.1: .*dictionary"),
+        ],
+    )
+    def test_what_is_none_is_refused(self, file: Path, written: object, said: str) -> None:
+        with pytest.raises(UserError, match=said):
+            Grid.from_toml(file, {"tolerance": written})
+
+
 class TestShippedGrids:
     def test_there_are_some(self) -> None:
         assert {"quick", "glue-minilm"} <= {path.stem for path in EXPERIMENTS}

@@ -84,7 +84,7 @@ def plots(store: ResultStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Drawn with latencies, which are gone again afterwards."""
     folder = tmp_path_factory.mktemp("plots")
     paths = [save_latency(store, latency(fraction)) for fraction in (0.25, 0.5)]
-    assert sorted(write_report(store, folder)) == sorted(folder.iterdir())
+    assert sorted(write_report(store, folder).paths) == sorted(folder.iterdir())
     for path in paths:
         path.unlink()
     return folder
@@ -95,7 +95,7 @@ FIGURES = ("cost", "accuracy_sst2", "accuracy_sst2_before_retraining", "scores_s
 
 def test_every_figure_and_table(plots: Path) -> None:
     written = list(plots.iterdir())
-    assert all(path.stat().st_size > 500 for path in written)
+    assert all(path.stat().st_size > 100 for path in written)
     figures = {path.stem for path in written if path.suffix == ".png"}
     assert figures == {f"heads_{name}" for name in (*FIGURES, "tradeoff_sst2")}
     assert figures == {path.stem for path in written if path.suffix == ".svg"}
@@ -106,7 +106,7 @@ def test_every_figure_and_table(plots: Path) -> None:
 def test_without_latencies_there_is_no_tradeoff_and_all_else_is_the_same(
     store: ResultStore, plots: Path, tmp_path: Path
 ) -> None:
-    names = {path.name: path for path in write_report(store, tmp_path)}
+    names = {path.name: path for path in write_report(store, tmp_path).paths}
     assert {path.name for path in plots.iterdir()} - names.keys() == {
         *("heads_tradeoff_sst2.png", "heads_tradeoff_sst2.svg", "latency.csv")
     }

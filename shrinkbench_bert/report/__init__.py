@@ -1,31 +1,84 @@
-"""Figures and tables, redrawn from the stored JSON alone. Never imports torch.
+"""Figures and tables, redrawn from the stored JSON and packed masks alone. Never imports torch.
 
-One way through: `ResultStore.load` -> `aggregate.long_form` -> `figures`, `tables`.
+One way through: `ResultStore.results` -> `aggregate.long_form` and `shrinkbench_bert.analysis` ->
+`figures`, `tables`, `evidence`, `mask_figures`, and the claims.
 """
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
+import pandas as pd
+from matplotlib.figure import Figure
+
+from shrinkbench_bert.analysis.losses import samples
+from shrinkbench_bert.analysis.overlaps import Overlaps, overlaps
+from shrinkbench_bert.analysis.similarity import with_iou
 from shrinkbench_bert.errors import UserError
 from shrinkbench_bert.report.aggregate import by_compression, by_heads, check_one_grid, long_form
-from shrinkbench_bert.report.figures import write_figures
+from shrinkbench_bert.report.claims import decide_claims
+from shrinkbench_bert.report.claims.rendering import markdown
+from shrinkbench_bert.report.evidence import write_evidence
+from shrinkbench_bert.report.figures import figures, write_figures
 from shrinkbench_bert.report.heads import write_heads_report
 from shrinkbench_bert.report.labels import Header
+from shrinkbench_bert.report.mask_figures import mask_figures
 from shrinkbench_bert.report.tables import write_tables
-from shrinkbench_bert.store import ResultStore
+from shrinkbench_bert.store import Result, ResultStore, write_atomically
 
 
-def write_report(store: ResultStore, plots: Path) -> list[Path]:
-    """Draw all figures and tables of one grid's results into `plots`; return the paths written.
+@dataclass(frozen=True)
+class Report:
+    """What was written, and what could not be."""
 
-    The same results give the same bytes. Raises UserError if the folder has no results, or if its
-    results do not belong to one grid.
+    paths: list[Path]
+    left_out: str
+    """In words; empty if nothing was."""
+
+
+def write_report(store: ResultStore, plots: Path) -> Report:
+    """Draw all figures and tables of one grid's results into `plots`.
+
+    The same results give the same bytes. Masks are counted once, into `overlaps.csv` beside the
+    results. Raises UserError if the folder has no results, or if its results do not belong to one grid.
     """
-    frame = store.load()
-    if frame.empty:
-        raise UserError(f"no results in {str(store.folder)!r}: run its grid first")
-    check_one_grid(frame, str(store.folder))
+    results, frame = read_grid(store)
     points = long_form(frame)
     if by_heads(frame):
-        return write_heads_report(store, frame, points, plots)
+        return Report(write_heads_report(store, results, frame, points, plots), left_out="")
     header = Header.of(frame, by_compression(frame))
-    return [*write_figures(points, header, plots), *write_tables(points, header, plots)]
+    found = overlaps(store, results)
+    claims = plots / "claims.md"
+    write_atomically(claims, markdown(decide_claims(results, found), header.parts()).encode())
+    paths = [
+        *write_figures(_figures(points, header, found), plots),
+        *write_tables(points, header, plots),
+        *write_evidence(samples(results), header, plots),
+        claims,
+    ]
+    return Report(paths, _left_out(found, results))
+
+
+def read_grid(store: ResultStore) -> tuple[list[Result], pd.DataFrame]:
+    """Read one grid's results, and their rows. Raises UserError as `write_report` does."""
+    results = list(store.results())
+    if not results:
+        raise UserError(f"no results in {str(store.folder)!r}: run its grid first")
+    frame = pd.DataFrame([result.row() for result in results])
+    check_one_grid(frame, str(store.folder))
+    return results, frame
+
+
+def _figures(points: pd.DataFrame, header: Header, found: Overlaps) -> Iterator[tuple[str, Figure]]:
+    return chain(figures(points, header), mask_figures(with_iou(found.counts), header))
+
+
+def _left_out(found: Overlaps, results: Sequence[Result]) -> str:
+    if not found.missing:
+        return ""
+    return (
+        f"masks of {len(found.missing)} of {len(results)} results are not there, such as those of "
+        f"{found.missing[0].cell}: figures 9 to 12 leave them out (delete these results and run the grid "
+        "again, and they are made anew)"
+    )

@@ -16,17 +16,25 @@ REFERENCES = ("dense", "baseline")
 
 _CELL = ["task", "strategy", "amount", "seed"]
 _POINT = ["task", "metric", "stage", "strategy", "amount", "requested"]
+_OF_THE_GRID = ("grid", "model", "layers", "source", "protocol")
+_OF_THE_TASK = ("data_sha256", "model_sha256", "recipe")
+_IDENTITY = ("layers", "protocol", *_OF_THE_TASK, "formula_sha256", "tolerance")
 
 
 def check_one_grid(frame: pd.DataFrame, folder: str) -> None:
     """Raise UserError unless the rows may be averaged: one grid, one setting, no cell twice."""
-    for column in ("grid", "model", "layers", "source", "protocol"):
+    for column in _OF_THE_GRID:
         values = frame[column].drop_duplicates().tolist()
         if len(values) > 1:
             raise UserError(f"results in {folder!r}: {column} = {values}: a report shows one only")
     kinds = [kind for kind in AMOUNTS if frame[f"requested_{kind}"].notna().any()]
     if len(kinds) > 1:
         raise UserError(f"results in {folder!r}: some amounts are {kinds[0]}, others {kinds[1]}")
+    for task, rows in frame.groupby("task"):
+        for column in _OF_THE_TASK:
+            values = rows[column].drop_duplicates().tolist()
+            if len(values) > 1:
+                raise UserError(f"results in {folder!r}: {column} of {task} = {values}: one is expected")
     twice = frame[frame.duplicated(_CELL)]
     if not twice.empty:
         raise UserError(f"results in {folder!r}: two for {twice[_CELL].iloc[0].to_dict()}")
@@ -49,8 +57,9 @@ def long_form(frame: pd.DataFrame) -> pd.DataFrame:
     standard deviation, empty for a single seed), `n_seeds` (those with a defined value),
     `n_undefined`, `n_examples`, and the `keep` and `compression` reached. `requested` is the
     amount as a number. `dense` and `baseline` are stages of their own, named so under `strategy`
-    too, with no amount. Strategies stand in the order of `style.order`, and of each the amounts
-    from the mildest to the hardest.
+    too, with no amount. The last columns say what two tables must have in common to be compared.
+    Strategies stand in the order of `style.order`, and of each the amounts from the mildest to
+    the hardest.
     """
     requested = next(f"requested_{kind}" for kind in AMOUNTS if frame[f"requested_{kind}"].notna().any())
     frame = frame.assign(requested=pd.to_numeric(frame[requested]))
@@ -65,6 +74,7 @@ def long_form(frame: pd.DataFrame) -> pd.DataFrame:
             for stage in (*REFERENCES, *STAGES):
                 if (column := f"{stage}_{metric}") in rows:
                     part = rows.assign(value=pd.to_numeric(rows[column]).astype(float))
+                    part["tolerance"] = rows.get(f"tolerance_{metric}", float("nan"))
                     part = _per_seed(part, stage) if stage in REFERENCES else part
                     values.append(part.assign(stage=stage, metric=metric))
     points = pd.concat(values).groupby(_POINT, sort=False, dropna=False)
@@ -76,11 +86,18 @@ def long_form(frame: pd.DataFrame) -> pd.DataFrame:
         n_examples=("n", "min"),
         keep=("keep", "mean"),
         compression=("compression", "mean"),
+        **{column: (column, "first") for column in _IDENTITY},
     ).reset_index()
 
 
 def _per_seed(rows: pd.DataFrame, stage: str) -> pd.DataFrame:
     # All cells of a seed carry the same dense model and baseline: they count once.
-    rows = rows.groupby(["task", "seed"], as_index=False).agg({"value": "mean", "n": "min"})
     size = 1.0 if stage == "dense" else float("nan")
-    return rows.assign(strategy=stage, amount="", requested=float("nan"), keep=size, compression=size)
+    return rows.drop_duplicates(["task", "seed"]).assign(
+        strategy=stage,
+        amount="",
+        requested=float("nan"),
+        keep=size,
+        compression=size,
+        formula_sha256=None,
+    )

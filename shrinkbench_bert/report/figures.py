@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import matplotlib as mpl
@@ -14,7 +14,7 @@ from shrinkbench_bert.report.aggregate import STAGES
 from shrinkbench_bert.report.drawing import RC, draw
 from shrinkbench_bert.report.labels import Header
 from shrinkbench_bert.store import write_atomically
-from shrinkbench_bert.tasks import TASKS
+from shrinkbench_bert.tasks import TASKS, Task
 
 
 def figures(points: pd.DataFrame, header: Header) -> Iterator[tuple[str, Figure]]:
@@ -26,34 +26,34 @@ def figures(points: pd.DataFrame, header: Header) -> Iterator[tuple[str, Figure]
         task = TASKS[name]
         for metric in task.metrics:
             for stage in STAGES if metric == task.metric else STAGES[:1]:
-                suffix = "" if metric == task.metric else f"_{metric}"
-                suffix += "" if stage == STAGES[0] else f"_{stage}"
                 part = points[(points["task"] == name) & (points["metric"] == metric)]
                 if (part["stage"] == stage).any():
-                    yield f"{task.figure}_{name}{suffix}", draw(part, header, task, metric, stage)
+                    yield figure_name(task, metric, stage), draw(part, header, task, metric, stage)
 
 
-def write_figures(points: pd.DataFrame, header: Header, folder: Path) -> list[Path]:
+def figure_name(task: Task, metric: str, stage: str = STAGES[0]) -> str:
+    """Name the file of a figure, without its suffix: `fig7_stsb_pearson`."""
+    name = f"{task.figure}_{task.name}" + ("" if metric == task.metric else f"_{metric}")
+    return name if stage == STAGES[0] else f"{name}_{stage}"
+
+
+def write_figures(drawn: Iterable[tuple[str, Figure]], folder: Path) -> list[Path]:
     """Write every figure as PNG (150 dpi) and SVG: the same bytes from the same results."""
-    return [path for name, figure in figures(points, header) for path in save_figure(figure, folder, name)]
-
-
-def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write one figure as `write_figures` does, and return the two paths."""
     formats = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
     written = []
-    for suffix, metadata in formats.items():
-        buffer = io.BytesIO()
-        with mpl.rc_context(RC):
-            figure.savefig(
-                buffer,
-                format=suffix,
-                dpi=150,
-                bbox_inches="tight",
-                pad_inches=0.08,
-                metadata=metadata,
-            )
-        path = folder / f"{name}.{suffix}"
-        write_atomically(path, buffer.getvalue())
-        written.append(path)
+    for name, figure in drawn:
+        for suffix, metadata in formats.items():
+            buffer = io.BytesIO()
+            with mpl.rc_context(RC):
+                figure.savefig(
+                    buffer,
+                    format=suffix,
+                    dpi=150,
+                    bbox_inches="tight",
+                    pad_inches=0.08,
+                    metadata=metadata,
+                )
+            path = folder / f"{name}.{suffix}"
+            write_atomically(path, buffer.getvalue())
+            written.append(path)
     return written

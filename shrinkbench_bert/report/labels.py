@@ -36,17 +36,11 @@ class Header:
 
     def parts(self) -> list[str]:
         """Say it in words, one phrase each."""
-        # A folder's last name tells it apart; a hub id is short enough to stand whole.
-        model, source = (
-            name if name.count("/") <= 1 else name.rstrip("/").rsplit("/", 1)[-1]
-            for name in (self.model, self.source)
-        )
-        layers = f" (first {counted(self.layers, 'layer')})" if self.layers else ""
         return [
             f"grid {self.grid}" if self.grid else "no grid",
-            f"model {model}{layers}",
+            f"model {model_label(self.model, self.layers)}",
             f"protocol {self.protocol}",
-            f"data {MINI_GLUE if source == 'mini-glue' else source}",
+            f"data {source_label(self.source)}",
         ]
 
     def amount(self, requested: float) -> str:
@@ -72,6 +66,16 @@ class Header:
     def other_amounts(self) -> str:
         """What `reached` is."""
         return "prunable weights kept" if self.by_compression else "compression of the whole model"
+
+
+def model_label(model: str, layers: int | None) -> str:
+    """Name a model and how much of it is used: `minilm (first 3 layers)`."""
+    return _short(model) + (f" (first {counted(layers, 'layer')})" if layers else "")
+
+
+def source_label(source: str) -> str:
+    """Name where data comes from; of mini-GLUE also that it is synthetic."""
+    return MINI_GLUE if _short(source) == "mini-glue" else _short(source)
 
 
 def is_percent(metric: str) -> bool:
@@ -138,3 +142,8 @@ def _ends(values: pd.Series[float]) -> tuple[float, float]:
 
 def _span(low: str, high: str) -> str:
     return low if low == high else f"{low}{DASH}{high}"
+
+
+def _short(name: str) -> str:
+    # A folder's last name tells it apart; a hub id is short enough to stand whole.
+    return name if name.count("/") <= 1 else name.rstrip("/").rsplit("/", 1)[-1]

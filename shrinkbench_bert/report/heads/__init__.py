@@ -8,9 +8,11 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from shrinkbench_bert.analysis.losses import samples
 from shrinkbench_bert.report.aggregate import STAGES
 from shrinkbench_bert.report.drawing import draw
-from shrinkbench_bert.report.figures import save_figure
+from shrinkbench_bert.report.evidence import write_evidence
+from shrinkbench_bert.report.figures import write_figures
 from shrinkbench_bert.report.heads.cost import draw_cost, draw_tradeoff
 from shrinkbench_bert.report.heads.header import HeadsHeader
 from shrinkbench_bert.report.heads.maps import draw_correlation, draw_maps
@@ -22,20 +24,20 @@ from shrinkbench_bert.timings import load_latencies
 
 
 def write_heads_report(
-    store: ResultStore, frame: pd.DataFrame, points: pd.DataFrame, folder: Path
+    store: ResultStore, results: list[Result], frame: pd.DataFrame, points: pd.DataFrame, folder: Path
 ) -> list[Path]:
     """Draw all figures and tables of a grid of head amounts; return the paths written.
 
-    Measured latencies are shown where there are some. `frame` is `store.load()`, checked; `points` its
-    long form.
+    Measured latencies are shown where there are some. `results` are the store's, `frame` their checked
+    rows, `points` its long form.
     """
     header = HeadsHeader.of(frame, by_compression=True)
     latencies = latency_frame(list(load_latencies(store)))
-    results = list(store.results())
-    written = []
-    for name, figure in _figures(frame, points, results, latencies, header):
-        written += save_figure(figure, folder, name)
-    written += write_tables(points, header, folder)
+    written = [
+        *write_figures(_figures(frame, points, results, latencies, header), folder),
+        *write_tables(points, header, folder),
+        *write_evidence(samples(results), header, folder),
+    ]
     files = {"heads.md": summary(frame, points, latencies, header)}
     if not latencies.empty:
         files["latency.csv"] = latencies.to_csv(index=False, lineterminator="\n")

@@ -1,0 +1,146 @@
+"""How much the masks of a grid agree: counts from the packed bits, kept as a small table in its folder.
+
+Masks are too large for git, the counts are not: once made, they serve without the masks. A row is only
+believed while both of its results still have the masks that it was counted from.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations_with_replacement
+from math import prod
+from typing import Any
+
+import pandas as pd
+
+from shrinkbench_bert.analysis.bits import Bits, kept_by_both, read_bits
+from shrinkbench_bert.errors import UserError
+from shrinkbench_bert.store import MaskFile, Result, ResultStore, write_atomically
+
+FILE = "overlaps.csv"
+_SIDES = [f"{field}_{side}" for side in ("a", "b") for field in ("task", "strategy", "seed", "masks")]
+_KEY = ["amount", *_SIDES]
+Row = dict[Hashable, Any]
+_SHOWN_DIGITS = 16
+"""Hexadecimal digits of a masks digest that tell two masks apart."""
+
+
+@dataclass(frozen=True)
+class Overlaps:
+    """What is known of the agreement of a grid's masks."""
+
+    counts: pd.DataFrame
+    """One row per pair of masks and tensor: amount, task_a, strategy_a, seed_a, task_b, strategy_b,
+    seed_b, tensor, n (weights), kept_a, kept_b, both. Pairs have one amount, and differ in the
+    strategy only, or in the seed only, or in the task only."""
+    missing: list[Result]
+    """Results whose masks were needed and are not there."""
+
+
+def overlaps(store: ResultStore, results: Sequence[Result]) -> Overlaps:
+    """Count for every pair worth comparing, reading only masks whose counts are not stored yet.
+
+    Writes new counts to `overlaps.csv` in the grid's folder. Results whose attention heads were removed
+    have no masks and are passed over. Raises UserError if that file is damaged.
+    """
+    results = [result for result in results if result.masks is not None]
+    stored = _read(store)
+    known = {tuple(row[key] for key in _KEY): row for row in stored}
+    rows: list[Row] = []
+    missing: dict[str, Result] = {}
+    new = False
+    for amount, group in sorted(_by_amount(results).items()):
+        masks = _Masks(store)
+        for a, b in _pairs(group):
+            key = (amount, *_side(a), *_side(b))
+            row = known.get(key)
+            if row is None:
+                bits = masks.of(a), masks.of(b)
+                missing |= {str(r.cell): r for r, found in zip((a, b), bits, strict=True) if not found}
+                if not (bits[0] and bits[1]):
+                    continue
+                both: Row = {name: kept_by_both(one, bits[1][name]) for name, one in bits[0].items()}
+                row = dict(zip(_KEY, key, strict=True)) | both
+                new = True
+            rows.append(row)
+    if new:
+        _write(store, rows)
+    return Overlaps(_long(rows, results), list(missing.values()))
+
+
+class _Masks:
+    """Reads each mask file once."""
+
+    def __init__(self, store: ResultStore) -> None:
+        self.store = store
+        self._bits: dict[str, dict[str, Bits] | None] = {}
+
+    def of(self, result: Result) -> dict[str, Bits] | None:
+        key = str(result.cell)
+        if key not in self._bits:
+            self._bits[key] = read_bits(self.store.mask_path(result.cell), _manifest(result).sha256)
+        return self._bits[key]
+
+
+def _manifest(result: Result) -> MaskFile:
+    assert result.masks is not None  # the others are passed over
+    return result.masks
+
+
+def _by_amount(results: Iterable[Result]) -> dict[str, list[Result]]:
+    groups = defaultdict(list)
+    for result in results:
+        groups[result.cell.amount].append(result)
+    return groups
+
+
+def _pairs(results: list[Result]) -> Iterator[tuple[Result, Result]]:
+    """Yield each result with itself, and pairs that differ in one of strategy, seed and task."""
+    for a, b in combinations_with_replacement(results, 2):
+        one, other = a.cell, b.cell
+        differ = (one.task != other.task) + (one.seed != other.seed) + (one.strategy != other.strategy)
+        if differ <= 1 and _manifest(a).shapes == _manifest(b).shapes:
+            yield a, b
+
+
+def _side(result: Result) -> tuple[str, str, int, str]:
+    cell = result.cell
+    return cell.task, cell.strategy, cell.seed, _manifest(result).sha256[:_SHOWN_DIGITS]
+
+
+def _read(store: ResultStore) -> list[Row]:
+    path = store.folder / FILE
+    if not path.exists():
+        return []
+    try:
+        frame = pd.read_csv(path, dtype=dict.fromkeys(("masks_a", "masks_b"), str))
+        return frame[[*_KEY, *frame.columns.difference(_KEY, sort=False)]].to_dict("records")
+    except (ValueError, KeyError, OSError) as error:
+        raise UserError(f"{str(path)!r} is damaged ({error}): delete it, and it is made again") from error
+
+
+def _write(store: ResultStore, rows: list[Row]) -> None:
+    text = io.StringIO()
+    pd.DataFrame(rows).to_csv(text, index=False, lineterminator="\n")
+    write_atomically(store.folder / FILE, text.getvalue().encode())
+
+
+def _long(rows: list[Row], results: Sequence[Result]) -> pd.DataFrame:
+    sizes = {name: prod(shape) for r in results for name, shape in _manifest(r).shapes.items()}
+    fields = [key for key in _KEY if not key.startswith("masks")]
+    wide = pd.DataFrame(rows, columns=[*_KEY, *sizes])
+    long = wide.melt(_KEY, list(sizes), "tensor", "both").dropna(subset="both")
+    long["n"] = long["tensor"].map(sizes)
+    itself = (long["task_a"] == long["task_b"]) & (long["strategy_a"] == long["strategy_b"])
+    itself &= long["seed_a"] == long["seed_b"]
+    of_mask = ["amount", "task", "strategy", "seed", "tensor"]
+    alone = long[itself].rename(columns=lambda name: name.removesuffix("_a"))
+    kept = alone.set_index(of_mask)["both"]
+    for side in ("a", "b"):
+        names = ["amount", *(f"{field}_{side}" for field in of_mask[1:-1]), "tensor"]
+        long[f"kept_{side}"] = kept.reindex(pd.MultiIndex.from_frame(long[names])).to_numpy()
+    counts = ["n", "kept_a", "kept_b", "both"]
+    return long[~itself].astype(dict.fromkeys(counts, "int64"))[[*fields, "tensor", *counts]]

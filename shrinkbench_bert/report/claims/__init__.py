@@ -1,0 +1,54 @@
+"""The claims of the papers, held against results. Never imports torch.
+
+`ledger.toml` says what is claimed and how it is tested; `performance` and `masks` are the tests.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from shrinkbench_bert.analysis.losses import samples
+from shrinkbench_bert.analysis.overlaps import Overlaps
+from shrinkbench_bert.analysis.similarity import with_iou
+from shrinkbench_bert.report.claims import masks, performance
+from shrinkbench_bert.report.claims.finding import Evidence, Finding
+from shrinkbench_bert.report.claims.ledger import Claim, load_ledger
+from shrinkbench_bert.store import Result
+
+_TESTS: dict[str, Callable[[Any, Evidence], list[Finding]]] = {
+    "alike": performance.alike,
+    "better": performance.better,
+    "no_better": performance.no_better,
+    "batches": performance.batches,
+    "plateau": performance.plateau,
+    "share": performance.share,
+    "overlap": masks.overlap,
+    "depth": masks.depth,
+}
+
+
+def decide_claims(
+    results: Sequence[Result], found: Overlaps, others: Sequence[Result] = ()
+) -> list[tuple[Claim, list[Finding]]]:
+    """Decide every claim of the ledger on one grid's results.
+
+    Args:
+        results: of the grid.
+        found: overlaps of its masks.
+        others: results of further grids, for claims that compare two of them: the same strategies
+            scored on one batch and on many.
+
+    Raises:
+        UserError: damaged predictions, or results of one task on different examples.
+    """
+    groups = defaultdict(list)
+    for result in (*others, *results):
+        groups[result.cell.protocol.smooth_batches].append(result)
+    evidence = Evidence(
+        samples(results),
+        with_iou(found.counts),
+        {batches: samples(group) for batches, group in groups.items()},
+    )
+    return [(claim, _TESTS[claim.test.kind](claim.test, evidence)) for claim in load_ledger()]

@@ -1,0 +1,91 @@
+"""What a test of the ledger looks at, what it finds, and how its numbers are worded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from shrinkbench_bert.analysis.losses import Sample
+from shrinkbench_bert.report.labels import DASH, counted
+from shrinkbench_bert.tasks import TASKS
+
+Verdict = Literal["supported", "contradicted", "not decidable"]
+Judgement = tuple[Verdict, str]
+"""A verdict and why."""
+LEVEL = 0.05
+_SAME_KEEP = 0.1
+"""Relative difference between a claim's amount and one that stands for it."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the tests may look at."""
+
+    samples: list[Sample]
+    iou: pd.DataFrame
+    """`with_iou` of the grid's masks; without rows if none are known."""
+    by_smooth_batches: dict[int, list[Sample]]
+    """Samples of all grids given, by the number of batches that smoothed scores saw."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What results say of a claim, for one task or for all."""
+
+    task: str
+    """Its title; empty where the claim has no results at all."""
+    ours: str
+    """The statistic with its interval."""
+    n: str
+    verdict: Verdict
+    why: str
+
+
+def nothing(missing: str) -> list[Finding]:
+    """Say that a claim has no results to be held against."""
+    return [Finding("", DASH, DASH, "not decidable", f"no results of {missing}")]
+
+
+def finding(task: str, ours: str, seeds: int, judgement: Judgement, examples: int | None = None) -> Finding:
+    """Make a finding. One seed decides nothing: how another one would do is unknown."""
+    verdict, why = judgement
+    if seeds == 1 and verdict != "not decidable":
+        verdict, why = "not decidable", f"one seed only (taken alone it would be {verdict}: {why})"
+    n = counted(seeds, "seed") + (f", {counted(examples, 'example')}" if examples else "")
+    return Finding(TASKS[task].title, ours, n, verdict, why)
+
+
+def is_near(found: float, keep: Sequence[float]) -> bool:
+    """Whether an amount stands for one of a claim's."""
+    return any(abs(found - k) <= _SAME_KEEP * k for k in keep)
+
+
+def by_task(samples: Sequence[Sample]) -> Iterator[list[Sample]]:
+    """Group samples by task, in their order."""
+    for task in dict.fromkeys(s.task for s in samples):
+        yield [s for s in samples if s.task == task]
+
+
+def percent(keep: Sequence[float]) -> str:
+    """Word amounts: `14.7 % and 8.7 % kept`."""
+    return " and ".join(f"{100 * k:.3g} %" for k in keep) + " kept"
+
+
+def loss(task: str, value: float) -> str:
+    """Word a difference of losses: MSE as it is, accuracy in points."""
+    return f"{value:.3f} MSE" if TASKS[task].regression else f"{100 * value:.1f} points"
+
+
+def loss_interval(task: str, value: float, low: float, high: float) -> str:
+    """Word a difference of losses with its interval."""
+    scale, digits = (1, 3) if TASKS[task].regression else (100, 1)
+    return f"{loss(task, value)}{brackets(scale * low, scale * high, digits)}"
+
+
+def brackets(low: float, high: float, digits: int = 3) -> str:
+    """Word an interval; empty where there is none."""
+    return "" if np.isnan(low) else f" [{low:.{digits}f}, {high:.{digits}f}]"

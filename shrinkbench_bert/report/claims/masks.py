@@ -1,0 +1,102 @@
+"""Tests of claims about how masks agree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from shrinkbench_bert.analysis.paired import CONFIDENCE
+from shrinkbench_bert.report.claims.finding import (
+    Evidence,
+    Finding,
+    Judgement,
+    brackets,
+    finding,
+    is_near,
+    nothing,
+    percent,
+)
+from shrinkbench_bert.report.claims.ledger import Depth, Overlap, Pairs
+from shrinkbench_bert.tasks import TASKS
+
+Interval = tuple[float, float, float]
+"""Mean over seeds and the ends of its 95 % t-interval, which are NaN for one seed."""
+
+
+def overlap(test: Overlap, evidence: Evidence) -> list[Finding]:
+    """Hold the mean IoU over tensors, pairs and amounts against a range."""
+    findings = []
+    for task, rows in _masks(evidence.iou, test.pairs, test.keep):
+        if not test.last_layer:
+            rows = rows[rows["layer"] < rows["layer"].max()]
+        per_seed = rows.groupby("seed_a")[[test.of, f"{test.of}_chance"]].mean()
+        mean, low, high = interval(per_seed[test.of].tolist())
+        ours = (
+            f"mean IoU {mean:.3f}{brackets(low, high)}, tensors {rows[test.of].min():.2f} to "
+            f"{rows[test.of].max():.2f}; independent masks {per_seed[f'{test.of}_chance'].mean():.3f}"
+        )
+        findings.append(finding(task, ours, len(per_seed), _overlap((mean, low, high), test)))
+    return findings or nothing(f"masks of these strategies at {percent(test.keep)}")
+
+
+def _overlap(found: Interval, test: Overlap) -> Judgement:
+    _, low, high = found
+    if np.isnan(low):
+        return "not decidable", "one seed has no interval"
+    if high < test.low or low > test.high:
+        return "contradicted", "the interval lies outside the range"
+    if test.low <= low and high <= test.high:
+        return "supported", "the interval lies within the range"
+    return "not decidable", "the interval crosses an end of the range"
+
+
+def depth(test: Depth, evidence: Evidence) -> list[Finding]:
+    """Fit a line through IoU by layer, for every seed."""
+    findings = []
+    for task, rows in _masks(evidence.iou, test.pairs, test.keep):
+        by_layer = rows.groupby(["seed_a", "layer"], as_index=False)[test.of].mean()
+        slopes = [
+            float(stats.linregress(own["layer"], own[test.of]).slope) for _, own in by_layer.groupby("seed_a")
+        ]
+        mean, low, high = interval(slopes)
+        ours = f"change of IoU per layer {mean:+.4f}{brackets(low, high, 4)}"
+        findings.append(finding(task, ours, len(slopes), _falls((mean, low, high))))
+    return findings or nothing(f"masks of these strategies at {percent(test.keep)}")
+
+
+def _falls(found: Interval) -> Judgement:
+    _, low, high = found
+    if np.isnan(low):
+        return "not decidable", "one seed has no interval"
+    if high < 0:
+        return "supported", "it falls"
+    if low > 0:
+        return "contradicted", "it rises"
+    return "not decidable", "the interval holds 0"
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """Average over seeds, with a 95 % t-interval."""
+    mean = float(np.mean(values))
+    if len(values) == 1:
+        return mean, np.nan, np.nan
+    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * stats.sem(values))
+    return mean, mean - reach, mean + reach
+
+
+def _masks(iou: pd.DataFrame, pairs: Pairs, keep: Sequence[float]) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield the rows of some pairs at some amounts, of the same seed, inside the layers, by task."""
+    if iou.empty:
+        return
+    wanted = {frozenset(pair) for pair in pairs}
+    names = zip(iou["strategy_a"], iou["strategy_b"], strict=True)
+    chosen = np.array([frozenset(pair) in wanted for pair in names])
+    near = (iou["kept_a"] / iou["n"]).map(lambda kept: is_near(kept, keep))
+    same = (iou["task_a"] == iou["task_b"]) & (iou["seed_a"] == iou["seed_b"]) & (iou["layer"] >= 0)
+    rows = iou[chosen & near & same]
+    for task in TASKS:
+        if not (own := rows[rows["task_a"] == task]).empty:
+            yield task, own

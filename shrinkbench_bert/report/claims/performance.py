@@ -1,0 +1,202 @@
+"""Tests of claims about what pruned models can still do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+
+from shrinkbench_bert.analysis.losses import DENSE, Sample
+from shrinkbench_bert.analysis.paired import CONFIDENCE, Difference, bootstrap_means, difference, holm
+from shrinkbench_bert.report.claims.finding import (
+    LEVEL,
+    Evidence,
+    Finding,
+    Judgement,
+    by_task,
+    finding,
+    is_near,
+    loss,
+    loss_interval,
+    nothing,
+    percent,
+)
+from shrinkbench_bert.report.claims.ledger import Alike, Batches, Better, NoBetter, Plateau, Share
+from shrinkbench_bert.tasks import TASKS
+
+
+def alike(test: Alike, evidence: Evidence) -> list[Finding]:
+    """Compare every two strategies; the claim stands if every interval lies within the margin."""
+    findings = []
+    for sample in _at(evidence.samples, [test.keep]):
+        names = [name for name in test.strategies if name in sample.losses]
+        pairs = [pair for pair in combinations(names, 2) if sample.seeds(pair)]
+        if not pairs:
+            continue
+        found = [difference(sample.stack([a, b]), [1, -1]) for a, b in pairs]
+        margin = test.margin * sample.dense_advantage
+        i = max(range(len(pairs)), key=lambda i: abs(found[i].mean))
+        ours = (
+            f"largest difference: {pairs[i][0]} minus {pairs[i][1]} {_words(sample.task, found[i])}; "
+            f"margin {loss(sample.task, margin)}"
+        )
+        findings.append(_finding(sample.task, ours, found[i], _alike(found, margin)))
+    return findings or nothing(f"two of these strategies at {percent([test.keep])}")
+
+
+def _alike(found: list[Difference], margin: float) -> Judgement:
+    p = holm([d.p for d in found])
+    apart = sum(q < LEVEL and max(d.low, -d.high) > margin for d, q in zip(found, p, strict=True))
+    if apart:
+        return "contradicted", f"{apart} of {len(found)} pairs differ by more than the margin"
+    if all(-margin < d.low and d.high < margin for d in found):
+        return "supported", "every pair's interval lies within the margin"
+    return "not decidable", "some intervals reach beyond the margin, none lies beyond it"
+
+
+def better(test: Better, evidence: Evidence) -> list[Finding]:
+    """Compare the mean loss of some strategies with that of some others, at each amount."""
+    names = [*test.better, *test.worse]
+    weights = [-1 / len(test.better)] * len(test.better) + [1 / len(test.worse)] * len(test.worse)
+    return _advantages(evidence.samples, test.keep, names, weights, lambda found, _: _better(found))
+
+
+def _better(found: list[Difference]) -> Judgement:
+    p = holm([d.p for d in found])
+    if any(q < LEVEL and d.mean < 0 for d, q in zip(found, p, strict=True)):
+        return "contradicted", "at an amount it is worse"
+    if all(q < LEVEL and d.mean > 0 for d, q in zip(found, p, strict=True)):
+        return "supported", "it is better at every amount"
+    return "not decidable", "not significant at every amount, after Holm's correction for their number"
+
+
+def no_better(test: NoBetter, evidence: Evidence) -> list[Finding]:
+    """Compare two strategies at each amount; the claim stands if no advantage can reach the margin."""
+
+    def judge(found: list[Difference], sample: Sample) -> Judgement:
+        margin = test.margin * sample.dense_advantage
+        p = holm([d.p for d in found])
+        if any(q < LEVEL and d.mean > 0 for d, q in zip(found, p, strict=True)):
+            return "contradicted", "at an amount it is better"
+        if all(d.high < margin for d in found):
+            return "supported", f"at no amount can it be better by {loss(sample.task, margin)}"
+        return "not decidable", f"at an amount it may be better by more than {loss(sample.task, margin)}"
+
+    names = [test.candidate, test.reference]
+    return _advantages(evidence.samples, test.keep, names, [-1, 1], judge)
+
+
+def _advantages(
+    samples: Sequence[Sample],
+    keep: Sequence[float],
+    names: list[str],
+    weights: list[float],
+    judge: Callable[[list[Difference], Sample], Judgement],
+) -> list[Finding]:
+    findings = []
+    for of_task in by_task(_at(samples, keep)):
+        complete = [s for s in of_task if set(names) <= s.losses.keys() and s.seeds(names)]
+        if not complete:
+            continue
+        task = complete[0].task
+        found = [difference(s.stack(names), weights) for s in complete]
+        each = [f"at {percent([s.keep])} {_words(task, d)}" for s, d in zip(complete, found, strict=True)]
+        verdict, why = judge(found, complete[0])
+        if len(complete) < len(keep) and verdict == "supported":
+            verdict, why = "not decidable", f"only {len(complete)} of {len(keep)} amounts have results"
+        fewest = min(found, key=lambda d: d.seeds)
+        findings.append(_finding(task, f"advantage {', '.join(each)}", fewest, (verdict, why)))
+    return findings or nothing(f"{', '.join(names)} at {percent(keep)}")
+
+
+def batches(test: Batches, evidence: Evidence) -> list[Finding]:
+    """Compare strategies scored on many batches with themselves scored on one."""
+    counts = sorted(evidence.by_smooth_batches)
+    if len(counts) < 2 or counts[0] != 1:
+        there = ", ".join(map(str, counts)) or "none"
+        return nothing(f"protocol.smooth_batches = 1 beside more (there: {there})")
+    many = {(s.task, s.amount): s for s in evidence.by_smooth_batches[counts[-1]]}
+    merged = []
+    for one in evidence.by_smooth_batches[1]:
+        if other := many.get((one.task, one.amount)):
+            losses = other.losses | {_one_batch(name): values for name, values in one.losses.items()}
+            merged.append(replace(other, losses=losses))
+    worse = [_one_batch(name) for name in test.strategies]
+    claim = Better(kind="better", keep=test.keep, better=test.strategies, worse=worse)
+    return better(claim, replace(evidence, samples=merged))
+
+
+def _one_batch(name: str) -> str:
+    return f"{name} on 1 batch"
+
+
+def plateau(test: Plateau, evidence: Evidence) -> list[Finding]:
+    """Hold every strategy against the majority class."""
+    rows = [
+        (sample, name, difference(sample.stack([name]) - sample.baseline, [-1]))
+        for sample in _at(evidence.samples, test.keep)
+        for name in test.strategies
+        if sample.task == test.task and name in sample.losses
+    ]
+    if not rows:
+        return nothing(f"{TASKS[test.task].title} at {percent(test.keep)}")
+    sample, name, farthest = max(rows, key=lambda row: abs(row[2].mean))
+    constant = np.mean([share == 1 for s, n, _ in rows for share in s.majority[n].values()])
+    ours = (
+        f"farthest from the majority class ({100 * (1 - sample.baseline):.1f} %): {name} by "
+        f"{_words(test.task, farthest)}; {constant:.0%} of the models give every example one answer"
+    )
+    return [_finding(test.task, ours, farthest, _plateau([d for *_, d in rows], test.margin))]
+
+
+def _plateau(found: list[Difference], margin: float) -> Judgement:
+    if any(max(d.low, -d.high) > margin for d in found):
+        return "contradicted", "a strategy is off the majority class by more than the margin"
+    if all(-margin < d.low and d.high < margin for d in found):
+        return "supported", "every strategy is at the majority class"
+    return "not decidable", "some intervals reach beyond the margin around the majority class"
+
+
+def share(test: Share, evidence: Evidence) -> list[Finding]:
+    """Estimate the share of the dense model's gain over the baseline that a strategy retains.
+
+    The interval is a percentile bootstrap's of the ratio; the baseline is taken as known.
+    """
+    findings = []
+    for of_task in by_task([s for s in evidence.samples if s.keep <= test.keep_at_most]):
+        complete = [s for s in of_task if test.strategy in s.losses]
+        if not complete:
+            continue
+        sample = max(complete, key=lambda s: s.keep)
+        losses = sample.stack([test.strategy, DENSE])
+        own, dense = losses.mean(axis=(1, 2))
+        drawn = bootstrap_means(losses)
+        shares = (sample.baseline - drawn[0]) / (sample.baseline - drawn[1])
+        low, high = np.quantile(shares, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+        retained = (sample.baseline - own) / (sample.baseline - dense)
+        ours = f"{test.strategy} at {percent([sample.keep])}: {retained:.0%} [{low:.0%}, {high:.0%}]"
+        _, seeds, examples = losses.shape
+        findings.append(finding(sample.task, ours, seeds, _share(low, high, test.share), examples))
+    return findings or nothing(f"{test.strategy} at {percent([test.keep_at_most])} or less")
+
+
+def _share(low: float, high: float, claimed: float) -> Judgement:
+    if low > claimed:
+        return "supported", f"the interval lies above {claimed:.0%}"
+    if high < claimed:
+        return "contradicted", f"the interval lies below {claimed:.0%}"
+    return "not decidable", f"the interval holds {claimed:.0%}"
+
+
+def _at(samples: Sequence[Sample], keep: Sequence[float]) -> list[Sample]:
+    return [s for s in samples if is_near(s.keep, keep)]
+
+
+def _words(task: str, d: Difference) -> str:
+    return loss_interval(task, d.mean, d.low, d.high)
+
+
+def _finding(task: str, ours: str, d: Difference, judgement: Judgement) -> Finding:
+    return finding(task, ours, d.seeds, judgement, d.examples)

@@ -1,0 +1,56 @@
+"""Claims and findings as text: for a terminal, and as a Markdown table."""
+
+from __future__ import annotations
+
+import textwrap
+
+from tabulate import tabulate
+
+from shrinkbench_bert.report.claims.finding import Finding
+from shrinkbench_bert.report.claims.ledger import Claim
+from shrinkbench_bert.report.labels import DASH
+
+Decided = list[tuple[Claim, list[Finding]]]
+
+_NOTE = (
+    "A positive difference of losses is an advantage of the first named; brackets: 95 % intervals, by a "
+    "paired bootstrap over examples and seeds for performance, by Student's t over seeds for masks."
+)
+
+
+def plain(decided: Decided) -> str:
+    """Render for a terminal: a paragraph per claim, its findings below it."""
+    blocks = []
+    for claim, findings in decided:
+        lines = [f"{claim.id} ({claim.paper}, {claim.place})", *_wrap(claim.gist, "  ")]
+        for finding in findings:
+            head = f"{finding.task}: " if finding.task else ""
+            lines += _wrap(f"{head}{finding.verdict.upper()}: {finding.why}", "  - ", "    ")
+            if finding.task:
+                lines += _wrap(f"{finding.ours} ({finding.n})", "    ")
+        blocks.append("\n".join(lines))
+    return "\n\n".join([*blocks, "\n".join(_wrap(f"{_count(decided)} {_NOTE}", ""))])
+
+
+def markdown(decided: Decided, setting: list[str]) -> str:
+    """Render as a Markdown table, one row per finding."""
+    rows = [
+        [claim.gist, f"{claim.paper}, {claim.place}", f.task or DASH, f.ours, f.n, f"**{f.verdict}**", f.why]
+        for claim, findings in decided
+        for f in findings
+    ]
+    rows = [[text.replace("|", r"\|") for text in row] for row in rows]
+    headers = ["claim", "place", "task", "ours [95 % interval]", "n", "verdict", "why"]
+    table = tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True)
+    where = " · ".join(setting).replace("_", r"\_")
+    return "\n\n".join(["# Claims", where, f"{_count(decided)} {_NOTE}", table]) + "\n"
+
+
+def _count(decided: Decided) -> str:
+    verdicts = [finding.verdict for _, findings in decided for finding in findings]
+    parts = [f"{verdicts.count(v)} {v}" for v in ("supported", "contradicted", "not decidable")]
+    return f"{len(decided)} claims, {len(verdicts)} findings: {', '.join(parts)}."
+
+
+def _wrap(text: str, first: str, then: str | None = None) -> list[str]:
+    return textwrap.wrap(text, 98, initial_indent=first, subsequent_indent=first if then is None else then)

@@ -1,0 +1,86 @@
+"""How stable a mask is: the same strategy under other seeds, and on other tasks."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from shrinkbench_bert.analysis.similarity import SETS, over_tensors
+from shrinkbench_bert.report.canvas import SMALL, amount_label, amounts, canvas, legend, words
+from shrinkbench_bert.report.labels import DASH, Header, counted
+from shrinkbench_bert.report.style import DASHED, order, style
+from shrinkbench_bert.tasks import TASKS
+
+
+def draw_over_seeds(iou: pd.DataFrame, header: Header) -> Figure:
+    """Draw the IoU of a strategy's masks under two seeds; `iou`: rows that differ in the seed only."""
+    per_pair = over_tensors(iou)
+    panel = per_pair["task_a"].map(lambda task: TASKS[task].title)
+    pairs = per_pair.groupby(["task_a", "amount", "strategy_a"]).size().max()
+    of = f"{counted(int(pairs), 'pair')} of seeds; the dense model, and so the score, is another for each"
+    return _draw(per_pair.assign(panel=panel), header, "How stable is a mask over seeds?", of)
+
+
+def draw_over_tasks(iou: pd.DataFrame, header: Header) -> Figure:
+    """Draw the IoU of a strategy's masks for two tasks; `iou`: rows that differ in the task only."""
+    per_pair = over_tensors(iou)
+    titles = per_pair[["task_a", "task_b"]].map(lambda task: TASKS[task].title)
+    seeds = counted(per_pair["seed_a"].nunique(), "seed")
+    per_pair = per_pair.assign(panel=titles["task_a"] + DASH + titles["task_b"])
+    return _draw(
+        per_pair, header, "How alike are the masks of two tasks?", f"{seeds}, the same for both tasks"
+    )
+
+
+def _draw(per_pair: pd.DataFrame, header: Header, title: str, pairs: str) -> Figure:
+    columns = list(per_pair["panel"].unique())
+    figure = canvas(2.8 + 2.6 * len(columns), 6.0)
+    panels = figure.subplots(2, len(columns), squeeze=False, sharex=True, sharey=True)
+    for row, of in zip(panels, SETS, strict=True):
+        for axes, column in zip(row, columns, strict=True):
+            _curves(axes, per_pair[per_pair["panel"] == column], header, of)
+            axes.set_title(column, fontsize=SMALL)
+        row[0].set_ylabel(f"mean IoU of the {of} weights")
+    panels[0][0].set_ylim(-0.03, 1.03)
+    for axes in panels[1]:
+        axes.set_xlabel(header.amounts)
+    legend(figure)
+    several = per_pair.duplicated(["panel", "amount", "strategy_a"]).any()
+    words(
+        figure,
+        title,
+        [
+            pairs,
+            "bars: ± 1 standard deviation over pairs" if several else "one pair: no spread can be shown",
+            "mean over weight matrices",
+            "the dashed line is of layer-wise masks; global ones have other densities, and another level",
+        ],
+        header,
+    )
+    return figure
+
+
+def _curves(axes: Axes, part: pd.DataFrame, header: Header, of: str) -> None:
+    columns = amounts(part, header)
+    places = range(len(columns))
+    for name in order(part["strategy_a"]):
+        look, own = style(name), part[part["strategy_a"] == name]
+        values = own.groupby("amount")[f"{of}_mean"].agg(["mean", "std"]).reindex(columns)
+        axes.errorbar(
+            places,
+            values["mean"].to_numpy(),
+            yerr=values["std"].to_numpy() if values["std"].notna().any() else None,
+            color=look.color,
+            linestyle=look.dash,
+            marker=look.marker,
+            markersize=look.size * 0.8,
+            markerfacecolor=look.color if look.filled else "white",
+            linewidth=1.2,
+            capsize=1.5,
+            label=name,
+        )
+    even = part[(part[f"{of}_chance_mean"] - part[f"{of}_chance_min"]).abs() < 0.01]  # layer-wise masks
+    chance = even.groupby("amount")[f"{of}_chance_mean"].mean().reindex(columns)
+    axes.plot(places, chance, color="black", linestyle=DASHED, label="independent masks")
+    axes.set_xticks(places, [amount_label(name, header) for name in columns])

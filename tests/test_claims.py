@@ -1,0 +1,318 @@
+"""The ledger and its verdicts, on samples whose answer is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from results_factory import make_result
+from typer.testing import CliRunner
+
+from shrinkbench_bert import cli
+from shrinkbench_bert.analysis.losses import DENSE, Sample
+from shrinkbench_bert.report.claims import _TESTS, masks, performance
+from shrinkbench_bert.report.claims.finding import Evidence, Finding
+from shrinkbench_bert.report.claims.ledger import (
+    Alike,
+    Batches,
+    Better,
+    Depth,
+    NoBetter,
+    Overlap,
+    Plateau,
+    Share,
+    load_ledger,
+)
+from shrinkbench_bert.report.claims.rendering import markdown, plain
+from shrinkbench_bert.store import ResultStore
+from shrinkbench_bert.strategy import strategy_names
+
+NO_IOU = pd.DataFrame()
+
+
+def make_sample(
+    means: dict[str, float],
+    *,
+    keep: float = 0.361,
+    task: str = "stsb",
+    seeds: int = 3,
+    noise: float = 0.05,
+    baseline: float = 2.0,
+    majority: float = 0.5,
+) -> Sample:
+    """Losses around `means`, the same for every seed but for a little; the dense model loses 0.5."""
+    rng = np.random.default_rng(0)
+    losses = {
+        name: {seed: mean + noise * rng.normal(size=200) for seed in range(seeds)}
+        for name, mean in {DENSE: 0.5, **means}.items()
+    }
+    shares = {name: dict.fromkeys(range(seeds), majority) for name in losses}
+    return Sample(task, f"keep-{keep}", keep, losses, baseline, shares)
+
+
+def evidence(*found: Sample, iou: pd.DataFrame = NO_IOU) -> Evidence:
+    return Evidence(list(found), iou, {})
+
+
+def only(findings: list[Finding]) -> Finding:
+    (finding,) = findings
+    return finding
+
+
+class TestLedger:
+    def test_every_strategy_it_names_is_registered(self) -> None:
+        known = set(strategy_names())
+        for claim in load_ledger():
+            tree = claim.test.model_dump()
+            names = [*tree.get("strategies", []), *tree.get("better", []), *tree.get("worse", [])]
+            names += [name for pair in tree.get("pairs", []) for name in pair]
+            names += [tree[key] for key in ("strategy", "candidate", "reference") if key in tree]
+            assert names, claim.id
+            assert set(names) <= known, claim.id
+
+    def test_every_claim_has_a_test_and_a_name_of_its_own(self) -> None:
+        claims = load_ledger()
+        assert {claim.test.kind for claim in claims} == set(_TESTS)
+        assert len({claim.id for claim in claims}) == len(claims) >= 15
+
+
+class TestAlike:
+    test = Alike(kind="alike", keep=0.361, margin=0.1, strategies=["A", "B", "C"])
+
+    @pytest.mark.parametrize(
+        ("means", "verdict"),
+        [
+            ({"A": 1.0, "B": 1.01, "C": 1.02}, "supported"),
+            ({"A": 1.0, "B": 1.0, "C": 1.5}, "contradicted"),  # the margin is a tenth of 2 - 0.5
+        ],
+    )
+    def test_with_little_noise(self, means: dict[str, float], verdict: str) -> None:
+        assert only(performance.alike(self.test, evidence(make_sample(means)))).verdict == verdict
+
+    def test_with_much_noise_nothing_is_known(self) -> None:
+        found = performance.alike(self.test, evidence(make_sample({"A": 1.0, "B": 1.0}, noise=3)))
+        assert only(found).verdict == "not decidable"
+
+    def test_the_largest_difference_is_shown_with_its_n(self) -> None:
+        found = only(performance.alike(self.test, evidence(make_sample({"A": 1.0, "B": 1.1, "C": 1.5}))))
+        assert found.ours.startswith("largest difference: A minus C -0.5")
+        assert "margin 0.15" in found.ours
+        assert found.n == "3 seeds, 200 examples"
+
+    def test_one_seed_decides_nothing(self) -> None:
+        found = only(performance.alike(self.test, evidence(make_sample({"A": 1.0, "B": 1.5}, seeds=1))))
+        assert found.verdict == "not decidable"
+        assert "one seed only (taken alone it would be contradicted" in found.why
+
+    def test_nothing_to_compare(self) -> None:
+        for found in (
+            evidence(),
+            evidence(make_sample({"A": 1.0})),
+            evidence(make_sample({"A": 1, "B": 1}, keep=0.1)),
+        ):
+            assert only(performance.alike(self.test, found)).verdict == "not decidable"
+
+
+class TestBetter:
+    test = Better(kind="better", keep=[0.361, 0.147], better=["A", "B"], worse=["C"])
+
+    @pytest.mark.parametrize(
+        ("first", "second", "verdict"),
+        [
+            ({"A": 1.0, "B": 1.2, "C": 1.5}, {"A": 1.0, "B": 1.2, "C": 1.5}, "supported"),
+            ({"A": 1.0, "B": 1.2, "C": 1.5}, {"A": 1.0, "B": 1.2, "C": 0.5}, "contradicted"),
+            ({"A": 1.0, "B": 1.2, "C": 1.5}, {"A": 1.0, "B": 1.2, "C": 1.1}, "not decidable"),
+        ],
+    )
+    def test_verdicts(self, first: dict[str, float], second: dict[str, float], verdict: str) -> None:
+        found = performance.better(
+            self.test, evidence(make_sample(first), make_sample(second, keep=0.147, noise=0.3))
+        )
+        assert only(found).verdict == verdict
+
+    def test_the_advantage_is_worse_minus_better(self) -> None:
+        found = only(
+            performance.better(self.test, evidence(make_sample({"A": 1.0, "B": 1.2, "C": 1.5}, noise=0)))
+        )
+        assert found.ours == "advantage at 36.1 % kept 0.400 MSE [0.400, 0.400]"
+        assert (found.verdict, found.why) == ("not decidable", "only 1 of 2 amounts have results")
+
+    def test_accuracy_is_worded_in_points(self) -> None:
+        sample = make_sample({"A": 0.1, "B": 0.1, "C": 0.2}, task="sst2", noise=0)
+        assert "10.0 points [10.0, 10.0]" in only(performance.better(self.test, evidence(sample))).ours
+
+    def test_a_missing_strategy_is_named(self) -> None:
+        found = only(performance.better(self.test, evidence(make_sample({"A": 1.0, "B": 1.0}))))
+        assert found.verdict == "not decidable"
+        assert "no results of A, B, C at 36.1 % and 14.7 % kept" in found.why
+
+    def test_each_task_is_found_on_its_own(self) -> None:
+        means = {"A": 0.1, "B": 0.1, "C": 0.2}
+        both = [make_sample(means, task=t, keep=k) for t in ("sst2", "stsb") for k in self.test.keep]
+        found = performance.better(self.test, evidence(*both))
+        assert [f.task for f in found] == ["SST-2", "STS-B"]
+
+
+class TestNoBetter:
+    test = NoBetter(kind="no_better", keep=[0.361], margin=0.1, candidate="A", reference="B")
+
+    @pytest.mark.parametrize(
+        ("a", "b", "noise", "verdict"),
+        [
+            (1.0, 1.0, 0.05, "supported"),
+            (1.5, 1.0, 0.05, "supported"),
+            (1.0, 1.5, 0.05, "contradicted"),
+            (1.0, 1.0, 3.0, "not decidable"),
+        ],
+    )
+    def test_verdicts(self, a: float, b: float, noise: float, verdict: str) -> None:
+        found = performance.no_better(self.test, evidence(make_sample({"A": a, "B": b}, noise=noise)))
+        assert only(found).verdict == verdict
+
+
+class TestBatches:
+    test = Batches(kind="batches", keep=[0.361], strategies=["A"])
+
+    def test_many_batches_against_one(self) -> None:
+        one, many = make_sample({"A": 1.9}), make_sample({"A": 1.0})
+        found = Evidence([many], NO_IOU, {1: [one], 100: [many]})
+        assert only(performance.batches(self.test, found)).verdict == "supported"
+        turned = Evidence([many], NO_IOU, {1: [many], 100: [one]})
+        assert only(performance.batches(self.test, turned)).verdict == "contradicted"
+
+    def test_what_is_missing_is_said(self) -> None:
+        found = only(performance.batches(self.test, Evidence([], NO_IOU, {20: [make_sample({"A": 1})]})))
+        assert "smooth_batches = 1 beside more (there: 20)" in found.why
+
+
+class TestPlateau:
+    test = Plateau(kind="plateau", task="cola", keep=[0.041], margin=0.01, strategies=["A", "B"])
+
+    def at(self, mean: float, noise: float = 0.0) -> Finding:
+        sample = make_sample(
+            {"A": 0.3, "B": mean}, keep=0.041, task="cola", baseline=0.3, noise=noise, majority=1
+        )
+        return only(performance.plateau(self.test, evidence(sample)))
+
+    def test_verdicts(self) -> None:
+        assert self.at(0.3).verdict == "supported"
+        assert self.at(0.25).verdict == "contradicted"
+        assert self.at(0.3, noise=1).verdict == "not decidable"
+
+    def test_the_majority_class_is_named(self) -> None:
+        found = self.at(0.25)
+        assert "majority class (70.0 %): B by 5.0 points" in found.ours
+        assert "100% of the models give every example one answer" in found.ours
+
+
+class TestShare:
+    test = Share(kind="share", keep_at_most=0.2, share=0.8, strategy="A")
+
+    @pytest.mark.parametrize(
+        ("mean", "verdict"), [(0.6, "supported"), (1.5, "contradicted"), (0.8, "not decidable")]
+    )
+    def test_verdicts(self, mean: float, verdict: str) -> None:
+        """Of 2 - 0.5 gained by the dense model, 0.6 retains 93 %, 1.5 retains 33 %, 0.8 just 80 %."""
+        samples = [make_sample({"A": 1.9}, keep=0.041), make_sample({"A": mean}, keep=0.147)]
+        assert only(performance.share(self.test, evidence(*samples))).verdict == verdict
+
+    def test_the_share_by_hand(self) -> None:
+        found = only(performance.share(self.test, evidence(make_sample({"A": 1.1}, keep=0.147, noise=0))))
+        assert found.ours == "A at 14.7 % kept: 60% [60%, 60%]"
+
+
+def make_iou(values: dict[int, list[float]], pair: tuple[str, str] = ("A", "B")) -> pd.DataFrame:
+    """One tensor per layer, by seed; a tenth kept."""
+    rows = [
+        {
+            **{"task_a": "sst2", "task_b": "sst2", "strategy_a": pair[0], "strategy_b": pair[1]},
+            **{"seed_a": seed, "seed_b": seed, "n": 1000, "kept_a": 100, "kept_b": 100, "layer": layer},
+            **{"kept": value, "kept_chance": 0.05, "pruned": value, "pruned_chance": 0.8},
+        }
+        for seed, of_layers in values.items()
+        for layer, value in enumerate(of_layers)
+    ]
+    return pd.DataFrame(rows)
+
+
+class TestOverlap:
+    test = Overlap(kind="overlap", of="kept", keep=[0.1], low=0.8, high=0.9, pairs=[("B", "A")])
+
+    @pytest.mark.parametrize(
+        ("values", "verdict"),
+        [
+            ({0: [0.85, 0.86], 1: [0.85, 0.86]}, "supported"),
+            ({0: [0.5, 0.5], 1: [0.51, 0.5]}, "contradicted"),
+            ({0: [0.95, 0.95], 1: [0.96, 0.95]}, "contradicted"),
+            ({0: [0.85, 0.85], 1: [0.95, 0.95]}, "not decidable"),
+            ({0: [0.85, 0.85]}, "not decidable"),
+        ],
+    )
+    def test_verdicts(self, values: dict[int, list[float]], verdict: str) -> None:
+        assert only(masks.overlap(self.test, evidence(iou=make_iou(values)))).verdict == verdict
+
+    def test_the_last_layer_may_be_left_out(self) -> None:
+        iou = make_iou({0: [0.85, 0.85, 0.1], 1: [0.85, 0.85, 0.1]})
+        assert only(masks.overlap(self.test, evidence(iou=iou))).verdict == "contradicted"
+        without = self.test.model_copy(update={"last_layer": False})
+        assert only(masks.overlap(without, evidence(iou=iou))).verdict == "supported"
+
+    def test_other_pairs_and_no_masks_at_all(self) -> None:
+        for iou in (make_iou({0: [0.85]}, ("A", "C")), NO_IOU):
+            assert "no results of masks" in only(masks.overlap(self.test, evidence(iou=iou))).why
+
+    def test_the_interval_is_students(self) -> None:
+        # Means 0.84 and 0.86: 0.85 -+ 12.706 * 0.01.
+        assert masks.interval([0.84, 0.86]) == pytest.approx((0.85, 0.85 - 0.12706, 0.85 + 0.12706), abs=1e-5)
+
+
+class TestDepth:
+    test = Depth(kind="depth", of="pruned", keep=[0.1], pairs=[("A", "B")])
+
+    @pytest.mark.parametrize(
+        ("values", "verdict"),
+        [
+            ({0: [0.9, 0.8, 0.7], 1: [0.91, 0.8, 0.7]}, "supported"),
+            ({0: [0.7, 0.8, 0.9], 1: [0.71, 0.8, 0.9]}, "contradicted"),
+            ({0: [0.7, 0.8, 0.9], 1: [0.9, 0.8, 0.7]}, "not decidable"),
+            ({0: [0.9, 0.8, 0.7]}, "not decidable"),
+        ],
+    )
+    def test_verdicts(self, values: dict[int, list[float]], verdict: str) -> None:
+        assert only(masks.depth(self.test, evidence(iou=make_iou(values)))).verdict == verdict
+
+    def test_the_slope_by_hand(self) -> None:
+        iou = make_iou({0: [0.9, 0.8, 0.7], 1: [0.9, 0.8, 0.7]})
+        assert only(masks.depth(self.test, evidence(iou=iou))).ours.startswith(
+            "change of IoU per layer -0.1000"
+        )
+
+
+class TestCommand:
+    def test_every_claim_is_printed_with_a_verdict(self, tmp_path) -> None:
+        store = ResultStore(tmp_path / "hand")
+        for strategy in ("LayerGradCAMShift", "LayerMagGrad"):
+            for seed in (0, 1):
+                store.save(make_result("stsb", strategy, keep=0.361, seed=seed))
+        done = CliRunner().invoke(cli.app, ["claims", str(store.folder)])
+        assert done.exit_code == 0, done.output
+        for claim in load_ledger():
+            assert f"{claim.id} (" in done.output
+        assert "NOT DECIDABLE: only 1 of 4 amounts have results" in done.output
+
+    def test_no_results_is_the_users_error(self, tmp_path, monkeypatch, capsys) -> None:
+        monkeypatch.setattr("sys.argv", ["shrinkbench-bert", "claims", str(tmp_path)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        assert stopped.value.code == 2
+        assert "no results in" in capsys.readouterr().err
+
+    def test_both_renderings_count_the_verdicts(self) -> None:
+        claim = load_ledger()[0]
+        findings = [Finding("STS-B", "1 [0, 2]", "3 seeds", "supported", "why | so")]
+        assert "1 claims, 1 findings: 1 supported, 0 contradicted, 0 not decidable." in plain(
+            [(claim, findings)]
+        )
+        text = markdown([(claim, findings)], ["grid a_b"])
+        assert r"why \| so" in text
+        assert r"grid a\_b" in text

@@ -1,0 +1,115 @@
+"""Figures 9 to 12: which are drawn, and that what they show is what was counted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from results_factory import make_result
+from test_overlaps import random_masks, save
+
+from shrinkbench_bert.analysis.overlaps import overlaps
+from shrinkbench_bert.analysis.similarity import KINDS, over_tensors, with_iou
+from shrinkbench_bert.report import write_report
+from shrinkbench_bert.report.aggregate import by_compression
+from shrinkbench_bert.report.labels import Header
+from shrinkbench_bert.report.mask_figures import mask_figures
+from shrinkbench_bert.store import ResultStore
+
+PAIR = ("LayerMagWeight", "LayerGradCAMShift")
+
+
+def fill(folder: Path, *, tasks: tuple[str, ...] = ("sst2",), seeds: tuple[int, ...] = (0,)) -> ResultStore:
+    store = ResultStore(folder)
+    fields = [(t, s, name, keep) for t in tasks for s in seeds for name in PAIR for keep in (0.3, 0.1)]
+    for i, (task, seed, strategy, keep) in enumerate(fields):
+        save(store, random_masks(i, keep), task=task, strategy=strategy, seed=seed, keep=keep)
+    return store
+
+
+def draw(store: ResultStore) -> tuple[dict[str, Figure], pd.DataFrame]:
+    frame = store.load()
+    iou = with_iou(overlaps(store, list(store.results())).counts)
+    return dict(mask_figures(iou, Header.of(frame, by_compression(frame)))), iou
+
+
+def words(figure: Figure) -> str:
+    return " ".join([figure.get_suptitle(), figure.get_supxlabel()]).replace("\n", " ")
+
+
+def test_one_task_and_one_seed(tmp_path: Path) -> None:
+    figures, _ = draw(fill(tmp_path))
+    assert set(figures) == {"fig9_sst2_kept", "fig9_sst2_pruned", "fig10_sst2"}
+    assert "1 seed, no spread is known" in words(figures["fig9_sst2_kept"])
+    assert "1 seed: no spread can be shown" in words(figures["fig10_sst2"])
+
+
+def test_several_tasks_and_seeds(tmp_path: Path) -> None:
+    figures, _ = draw(fill(tmp_path, tasks=("sst2", "cola"), seeds=(0, 1)))
+    assert set(figures) == {
+        *("fig9_sst2_kept", "fig9_sst2_pruned", "fig10_sst2"),
+        *("fig9_cola_kept", "fig9_cola_pruned", "fig10_cola", "mask_seeds", "mask_tasks"),
+    }
+    assert "bars: ± 1 standard deviation" in words(figures["fig10_cola"])
+    assert "1 pair of seeds" in words(figures["mask_seeds"])
+
+
+@pytest.mark.parametrize("of", ["kept", "pruned"])
+def test_the_matrices_hold_iou_below_and_chance_above(tmp_path: Path, of: str) -> None:
+    figures, iou = draw(fill(tmp_path))
+    summary = over_tensors(iou).set_index("amount")
+    panels = figures[f"fig9_sst2_{of}"].axes
+    for axes, (statistic, amount) in zip(
+        panels, [(s, a) for s in ("mean", "min") for a in ("keep-0.3", "keep-0.1")], strict=True
+    ):
+        (image,) = axes.images
+        matrix = np.ma.filled(image.get_array(), np.nan)
+        row = summary.loc[amount]
+        assert matrix[1, 0] == row[f"{of}_{statistic}"]
+        assert matrix[0, 1] == row[f"{of}_chance_{statistic}"]
+        assert np.isnan(matrix.diagonal()).all()
+        shown = {(text.get_position(), text.get_text(), text.get_style()) for text in axes.texts}
+        value, chance = (f"{matrix[i]:.2f}".removeprefix("0") for i in ((1, 0), (0, 1)))
+        assert shown == {((0, 1), value, "normal"), ((1, 0), chance, "italic")}
+
+
+def test_the_layers_show_every_kind_with_its_values(tmp_path: Path) -> None:
+    figures, iou = draw(fill(tmp_path))
+    axes = figures["fig10_sst2"].axes[0]  # kept, the mildest amount
+    part = iou[(iou["amount"] == "keep-0.3") & (iou["layer"] >= 0)].set_index("layer")
+    lines = {c.get_label(): c.lines[0] for c in axes.containers}
+    assert set(lines) == set(KINDS)
+    assert list(lines["query"].get_xdata()) == [1]
+    assert list(lines["query"].get_ydata()) == [part.loc[0, "kept"]]
+    assert list(lines["output"].get_ydata()) == [part.loc[1, "kept"]]
+    (chance,) = (line for line in axes.lines if line.get_label() == "independent masks")
+    assert list(chance.get_ydata()) == part["kept_chance"].tolist()
+
+
+def test_the_papers_range_is_marked(tmp_path: Path) -> None:
+    figures, _ = draw(fill(tmp_path))
+    assert "82 to 86 % that the paper prints" in words(figures["fig10_sst2"])
+    for axes in figures["fig10_sst2"].axes:
+        box = axes.patches[0].get_extents().transformed(axes.transData.inverted())
+        assert (box.y0, box.y1) == pytest.approx((0.818, 0.862))
+
+
+def test_the_stability_of_a_mask_by_hand(tmp_path: Path) -> None:
+    figures, iou = draw(fill(tmp_path, seeds=(0, 1, 2)))
+    pairs = iou[(iou["seed_a"] != iou["seed_b"]) & (iou["strategy_a"] == PAIR[0])]
+    expected = over_tensors(pairs).groupby("amount")["kept_mean"].mean()
+    lines = {c.get_label(): c.lines[0] for c in figures["mask_seeds"].axes[0].containers}
+    assert lines[PAIR[0]].get_ydata().tolist() == pytest.approx([expected["keep-0.3"], expected["keep-0.1"]])
+
+
+def test_the_report_draws_them_and_says_what_it_left_out(tmp_path: Path) -> None:
+    store = fill(tmp_path / "results")
+    assert write_report(store, tmp_path / "plots").left_out == ""
+    drawn = {path.name for path in (tmp_path / "plots").iterdir()}
+    assert {"fig9_sst2_kept.png", "fig9_sst2_pruned.svg", "fig10_sst2.png"} <= drawn
+    store.save(make_result("sst2", "LayerRandom", keep=0.3))
+    left_out = write_report(store, tmp_path / "plots").left_out
+    assert left_out.startswith("masks of 1 of 5 results are not there, such as those of sst2/LayerRandom")

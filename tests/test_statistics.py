@@ -1,0 +1,203 @@
+"""Paired comparisons, corrections and ranks, against scipy, brute force and known answers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from results_factory import make_result
+from scipy import stats
+
+from shrinkbench_bert.analysis.losses import Sample, samples
+from shrinkbench_bert.analysis.paired import bootstrap_means, difference, holm
+from shrinkbench_bert.analysis.pairs import all_pairs
+from shrinkbench_bert.analysis.ranks import mean_ranks
+from shrinkbench_bert.errors import UserError
+from shrinkbench_bert.packing import pack_numbers
+from shrinkbench_bert.store import Evaluation, Result
+
+RNG = np.random.default_rng
+
+
+class TestDifference:
+    def two(self, seeds: int = 1, examples: int = 400, effect: float = 0.1) -> np.ndarray:
+        rng = RNG(1)
+        shared = rng.exponential(size=(1, 1, examples))
+        return shared + rng.normal(size=(2, seeds, examples)) + np.array([effect, 0]).reshape(2, 1, 1)
+
+    def test_with_one_seed_it_is_the_paired_t_test(self) -> None:
+        losses = self.two()
+        found = difference(losses, [1, -1])
+        exact = stats.ttest_rel(losses[0, 0], losses[1, 0])
+        interval = exact.confidence_interval(0.95)
+        assert found.mean == pytest.approx(np.mean(losses[0] - losses[1]))
+        assert found.p == pytest.approx(exact.pvalue, rel=0.15)
+        assert (found.low, found.high) == pytest.approx((interval.low, interval.high), abs=0.01)
+        assert (found.seeds, found.examples) == (1, 400)
+
+    def test_with_one_seed_it_agrees_with_scipys_paired_bootstrap(self) -> None:
+        a, b = self.two()[:, 0]
+        found = difference(self.two(), [1, -1])
+        scipys = stats.bootstrap(
+            (a, b), lambda x, y, axis: (x - y).mean(axis), paired=True, method="percentile", rng=0
+        ).confidence_interval
+        assert (found.low, found.high) == pytest.approx((scipys.low, scipys.high), abs=0.02)
+
+    def test_for_accuracy_it_agrees_with_mcnemars_exact_test(self) -> None:
+        """200 examples, 40 that only the first gets wrong, 20 that only the second does."""
+        losses = np.zeros((2, 1, 200))
+        losses[0, 0, :40] = losses[1, 0, 40:60] = 1
+        exact = stats.binomtest(20, 60).pvalue
+        assert difference(losses, [1, -1]).p == pytest.approx(exact, rel=0.5)
+        assert difference(losses, [1, -1]).mean == pytest.approx(0.1)
+
+    def test_the_bootstrap_has_the_variance_that_theory_gives(self) -> None:
+        """Examples and seeds drawn anew: the sum of both sources, each unbiased."""
+        rng = RNG(2)
+        losses = rng.normal(size=(1, 4, 1)) + rng.normal(size=(1, 1, 300)) * 10
+        of_seeds = losses[0].mean(axis=1).var(ddof=1) / 4
+        of_examples = losses[0].mean(axis=0).var() / 300
+        assert bootstrap_means(losses)[0].var() == pytest.approx(of_seeds + of_examples, rel=0.1)
+
+    def test_the_same_is_drawn_for_every_strategy(self) -> None:
+        losses = np.repeat(RNG(3).normal(size=(1, 3, 50)), 2, axis=0)
+        first, second = bootstrap_means(losses)
+        assert (first == second).all()
+
+    @pytest.mark.parametrize("seeds", [1, 3])
+    def test_no_difference_at_all(self, seeds: int) -> None:
+        losses = np.repeat(RNG(4).normal(size=(1, seeds, 50)), 2, axis=0)
+        found = difference(losses, [1, -1])
+        assert (found.mean, found.low, found.high, found.p) == (0, 0, 0, 1)
+
+    def test_a_constant_difference_is_certain(self) -> None:
+        found = difference(np.array([[[1.0, 1, 1]], [[0.0, 0, 0]]]), [1, -1])
+        assert (found.mean, found.low, found.high, found.p) == (1, 1, 1, 0)
+
+    @pytest.mark.parametrize(("of_seeds", "of_examples"), [(1.0, 0.1), (0.05, 1.0), (0.1, 1.5)])
+    def test_three_seeds_cover_as_often_as_promised(self, of_seeds: float, of_examples: float) -> None:
+        """400 studies with a random effect of the seed, whose true difference is 0."""
+        rng, covered = RNG(5), 0
+        for _ in range(400):
+            paired = of_seeds * rng.normal(size=(3, 1)) + of_examples * rng.normal(size=(3, 100))
+            found = difference(np.stack([paired, np.zeros_like(paired)]), [1, -1])
+            covered += found.low <= 0 <= found.high
+        # Two standard errors of a share of 0.95 in 400 are 0.022.
+        assert covered / 400 >= 0.928
+
+    def test_a_contrast_weighs_groups(self) -> None:
+        losses = np.array([[[4.0, 6]], [[1.0, 1]], [[2.0, 2]]])
+        assert difference(losses, [1, -0.5, -0.5]).mean == 5 - 1.5
+
+
+class TestHolm:
+    def test_by_hand(self) -> None:
+        # Sorted: 0.01*4, 0.02*3, 0.03*2, 0.04*1, each at least the one before.
+        assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+
+    def test_never_above_one(self) -> None:
+        assert holm([0.5, 0.9]) == [1.0, 1.0]
+
+    def test_one_test_needs_no_correction(self) -> None:
+        assert holm([0.03]) == [0.03]
+
+
+def with_predictions(result: Result, labels: list[float], predictions: list[float]) -> Result:
+    evaluation = Evaluation(
+        n=len(labels), metrics=result.after_retraining.metrics, predictions=pack_numbers(predictions)
+    )
+    update = {"labels": pack_numbers(labels), "after_retraining": evaluation, "dense": evaluation}
+    return result.model_copy(update=update)
+
+
+class TestLosses:
+    def test_a_classification_loses_one_per_error(self) -> None:
+        result = with_predictions(make_result("sst2"), [0, 1, 1, 0], [0, 0, 1, 0])
+        (sample,) = samples([result])
+        assert sample.losses["LayerMagWeight"][0].tolist() == [0, 1, 0, 0]
+        assert sample.losses["dense"][0].tolist() == [0, 1, 0, 0]
+        assert sample.majority["LayerMagWeight"][0] == 0.75
+        assert sample.baseline == pytest.approx(1 - 0.51)
+        assert sample.dense_advantage == pytest.approx(0.49 - 0.25)
+
+    def test_a_regression_loses_the_squared_error(self) -> None:
+        (sample,) = samples([with_predictions(make_result("stsb"), [0, 5, 2.5], [1, 3, 2.5])])
+        assert sample.losses["LayerMagWeight"][0].tolist() == [1, 4, 0]
+        assert sample.baseline == 2.25
+
+    def test_samples_stand_by_task_and_amount(self) -> None:
+        results = [make_result(task, keep=keep) for task in ("cola", "sst2") for keep in (0.1, 0.4)]
+        found = [(s.task, s.amount) for s in samples(results)]
+        assert found == [
+            ("sst2", "keep-0.4"),
+            ("sst2", "keep-0.1"),
+            ("cola", "keep-0.4"),
+            ("cola", "keep-0.1"),
+        ]
+
+    def test_only_common_seeds_are_stacked(self) -> None:
+        results = [make_result(strategy="LayerRandom", seed=s) for s in (0, 1, 2)]
+        results += [make_result(strategy="LayerMagWeight", seed=s) for s in (2, 1, 5)]
+        (sample,) = samples(results)
+        assert sample.seeds(sample.strategies) == [1, 2]
+        assert sample.stack(sample.strategies).shape == (2, 2, 400)
+
+    def test_other_examples_are_not_compared(self) -> None:
+        other = make_result(seed=1)
+        other = other.model_copy(
+            update={"fingerprints": other.fingerprints.model_copy(update={"data": "other"})}
+        )
+        with pytest.raises(UserError, match=r"seed1.*not those of.*seed0"):
+            samples([make_result(), other])
+
+    def test_predictions_that_were_not_stored_are_named(self) -> None:
+        bare = make_result().dense.without_predictions()
+        with pytest.raises(UserError, match="predictions were not stored"):
+            samples([make_result().model_copy(update={"after_retraining": bare})])
+
+
+class TestPairs:
+    def test_every_pair_once_with_its_correction(self) -> None:
+        rng, results = RNG(6), []
+        labels = rng.integers(0, 2, 300).astype(float)
+        for i, strategy in enumerate(("A", "B", "C")):
+            wrong = rng.random(300) < 0.1 + 0.2 * i
+            result = make_result(n=300).model_copy()
+            cell = result.cell.model_copy(update={"strategy": strategy})
+            result = with_predictions(result, labels.tolist(), np.where(wrong, 1 - labels, labels).tolist())
+            results.append(result.model_copy(update={"cell": cell}))
+        found = all_pairs(samples(results))
+        assert list(zip(found["a"], found["b"], strict=True)) == [("A", "B"), ("A", "C"), ("B", "C")]
+        assert (found["difference"] < 0).all()
+        assert found["p_holm"].tolist() == pytest.approx(holm(found["p"].tolist()))
+        assert (found["p_holm"] >= found["p"]).all()
+
+    def test_without_a_common_seed_there_is_none(self) -> None:
+        results = [make_result(strategy="LayerRandom"), make_result(strategy="LayerMagWeight", seed=1)]
+        assert all_pairs(samples(results)).empty
+
+
+def sample(task: str, means: dict[str, float]) -> Sample:
+    losses = {name: {0: np.array([mean])} for name, mean in means.items()}
+    return Sample(task, "keep-0.1", 0.1, losses, 1.0, {})
+
+
+class TestRanks:
+    def test_by_hand_with_a_tie(self) -> None:
+        found = mean_ranks(
+            [sample("sst2", {"A": 0.1, "B": 0.2, "C": 0.3}), sample("stsb", {"A": 0.5, "B": 0.1, "C": 0.5})]
+        )
+        expected = pd.DataFrame({"strategy": ["B", "A", "C"], "mean_rank": [1.5, 1.75, 2.75]})
+        pd.testing.assert_frame_equal(found[["strategy", "mean_rank"]], expected)
+        assert found["blocks"].tolist() == [2, 2, 2]
+        assert (found["low"] <= found["mean_rank"]).all()
+        assert (found["high"] >= found["mean_rank"]).all()
+        assert found.loc[0, ["low", "high"]].tolist() == [1, 2]
+
+    def test_only_strategies_that_every_block_has(self) -> None:
+        found = mean_ranks([sample("sst2", {"A": 0.1, "B": 0.2}), sample("stsb", {"A": 0.5})])
+        assert found["strategy"].tolist() == ["A"]
+
+    def test_nothing_in_common(self) -> None:
+        assert mean_ranks([]).empty
+        assert mean_ranks([sample("sst2", {"A": 0.1}), sample("stsb", {"B": 0.5})]).empty
