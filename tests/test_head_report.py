@@ -90,17 +90,22 @@ def plots(store: ResultStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-FIGURES = ("cost", "accuracy_sst2", "accuracy_sst2_before_retraining", "scores_sst2", "correlation_sst2")
+FIGURES = (
+    "fig6_sst2",
+    "fig6_sst2_before_retraining",
+    *(f"heads_{name}" for name in ("cost", "scores_sst2", "correlation_sst2")),
+)
 
 
 def test_every_figure_and_table(plots: Path) -> None:
     written = list(plots.iterdir())
     assert all(path.stat().st_size > 100 for path in written)
     figures = {path.stem for path in written if path.suffix == ".png"}
-    assert figures == {f"heads_{name}" for name in (*FIGURES, "tradeoff_sst2")}
+    assert figures == {*FIGURES, "heads_tradeoff_sst2"}
     assert figures == {path.stem for path in written if path.suffix == ".svg"}
     tables = {path.name for path in written if path.suffix not in (".png", ".svg")}
-    assert tables == {"tables.md", "tables.tex", "tables.csv", "long.csv", "heads.md", "latency.csv"}
+    of_every_grid = {"tables.md", "tables.tex", "tables.csv", "long.csv", "evidence.md", "pairs.csv"}
+    assert tables == {*of_every_grid, "heads.md", "latency.csv"}
 
 
 def test_without_latencies_there_is_no_tradeoff_and_all_else_is_the_same(

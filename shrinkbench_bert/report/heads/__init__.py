@@ -12,7 +12,7 @@ from shrinkbench_bert.analysis.losses import samples
 from shrinkbench_bert.report.aggregate import STAGES
 from shrinkbench_bert.report.drawing import draw
 from shrinkbench_bert.report.evidence import write_evidence
-from shrinkbench_bert.report.figures import write_figures
+from shrinkbench_bert.report.figures import figure_name, write_figures
 from shrinkbench_bert.report.heads.cost import draw_cost, draw_tradeoff
 from shrinkbench_bert.report.heads.header import HeadsHeader
 from shrinkbench_bert.report.heads.maps import draw_correlation, draw_maps
@@ -60,8 +60,7 @@ def _figures(
         part = points[(points["task"] == name) & (points["metric"] == task.metric)]
         of_task = [result for result in results if result.cell.task == name]
         for stage in STAGES:
-            suffix = "" if stage == STAGES[0] else f"_{stage}"
-            yield f"heads_accuracy_{name}{suffix}", draw(part, header, task, task.metric, stage)
+            yield figure_name(task, task.metric, stage), draw(part, header, task, task.metric, stage)
         if not latencies.empty:
             yield f"heads_tradeoff_{name}", draw_tradeoff(part, latencies, header, task)
         yield f"heads_scores_{name}", draw_maps(of_task, header, task)
