@@ -1,4 +1,4 @@
-"""The command line: run, status, plan, report, claims, checklist, compare, strategies."""
+"""The command line: run, status, plan, report, claims, checklist, compare, latency, strategies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tabulate import tabulate
 from shrinkbench_bert.errors import UserError
 from shrinkbench_bert.grid import GRID_NAME, Grid
 from shrinkbench_bert.logs import logging_to
-from shrinkbench_bert.store import ResultStore
+from shrinkbench_bert.store import LATENCY_FOLDER, ResultStore
 
 if TYPE_CHECKING:
     from shrinkbench_bert.executors.base import Executor
@@ -216,6 +216,28 @@ def compare(
     typer.echo(describe_comparison(comparison))
     if comparison.has("missing", "worse") or (fail_on_improvement and comparison.has("better")):
         raise typer.Exit(1)
+
+
+@app.command()
+def latency(
+    grid: GridArgument,
+    results: ResultsOption = Path("results"),
+    set_: SetOption = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of torch; its own choice if left out.")] = None,
+) -> None:
+    """Measure what the removed heads of a grid save in time: dense, masked and removed.
+
+    For every fraction of heads that has a result and no measurement yet; about half a minute each.
+    Nothing else should run on the machine meanwhile.
+    """
+    from shrinkbench_bert.latency import measure_grid
+
+    loaded = _load(grid, set_ or [])
+    store = ResultStore(results).grid(loaded.name)
+    measured, there = measure_grid(
+        loaded, store, threads=threads, progress=lambda what: typer.echo(what, err=True)
+    )
+    typer.echo(f"{measured} fractions measured, {there} were there; in {store.folder / LATENCY_FOLDER}")
 
 
 @app.command()

@@ -17,10 +17,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from shrinkbench_bert.cost import MultiplyAdds, count_multiply_adds
-from shrinkbench_bert.data import TaskData, load_task, training_batches
+from shrinkbench_bert.data import Batch, TaskData, load_task, training_batches
 from shrinkbench_bert.errors import UserError
 from shrinkbench_bert.fingerprints import fingerprints
 from shrinkbench_bert.grid import Cell
+from shrinkbench_bert.head_scoring import HeadScores, score_heads
 from shrinkbench_bert.masks import Masks, make_masks, pack, unpack
 from shrinkbench_bert.models import (
     load_model,
@@ -38,6 +39,8 @@ from shrinkbench_bert.tensor_file import TensorFile, read_tensors, write_tensors
 from shrinkbench_bert.training import Moments, evaluate, fine_tune
 
 Progress = Callable[[str], None]
+_OF_NO_MATTER = {"source", "strategy", "keep", "compression", "heads", "head_scope", "head_rounds"}
+"""Fields of a cell that decide neither its dense weights nor, but for their amount, its masks."""
 
 _log = logging.getLogger(__name__)
 
@@ -109,6 +112,7 @@ class Stages:
         self.label = str(self.cell)
         self.current = ""
         self._masks: dict[tuple[str, str], Masks] = {}
+        self._head_scores: dict[str, HeadScores] = {}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Progress]:
@@ -124,9 +128,9 @@ class Stages:
             _log.info("%s: %s %.1f s", self.label, name, taken)
 
     def prepare(self) -> None:
-        """Do the shared stages now: the dense weights, and the masks of all cells."""
+        """Do the shared stages now: the dense weights, and the masks of all cells that have any."""
         _ = self.dense
-        if any(self._read_masks(cell) is None for cell in self.cells):
+        if any(cell.heads is None and self._read_masks(cell) is None for cell in self.cells):
             self._score()
 
     @cached_property
@@ -229,16 +233,10 @@ class Stages:
 
     def _score(self) -> None:
         """Score with every strategy whose masks are not stored, and make all amounts' masks."""
-        cell, recipe = self.cell, self.cell.recipe
+        cell = self.cell
         missing = [c for c in self.cells if self._read_masks(c) is None]
         model = self.load(self.dense.weights)
-        batches = training_batches(
-            self.data.train,
-            self.data.pad_token_id,
-            recipe.batch_size,
-            generator(cell.seed, "scoring", "order"),
-            recipe.group_by_length,
-        )
+        batches = self._scoring_batches()
         with self.stage("score"):
             scores = score(
                 model,
@@ -260,6 +258,36 @@ class Stages:
                     write_tensors(path, TensorFile(pack(masks), {}), self._digest(c))
                 else:
                     self._masks[c.strategy, c.amount] = {n: mask.cpu() for n, mask in masks.items()}
+
+    def head_scores(self, cell: Cell) -> HeadScores:
+        """The scores of the dense model's heads by one cell's strategy: one pass for all cells' ones."""
+        if cell.strategy not in self._head_scores:
+            names = list(dict.fromkeys(c.strategy for c in self.cells))
+            self._head_scores = self.score_heads(self.load(self.dense.weights), names)
+        return self._head_scores[cell.strategy]
+
+    def score_heads(self, model: PreTrainedModel, strategies: Sequence[str]) -> dict[str, HeadScores]:
+        """Score the heads that a model has, by strategy."""
+        batches = self._scoring_batches()
+        with self.stage("score"):
+            return score_heads(
+                model,
+                batches,
+                strategies,
+                task=self.cell.task,
+                protocol=self.cell.protocol,
+                seed=self.cell.seed,
+            )
+
+    def _scoring_batches(self) -> Iterator[Batch]:
+        recipe = self.cell.recipe
+        return training_batches(
+            self.data.train,
+            self.data.pad_token_id,
+            recipe.batch_size,
+            generator(self.cell.seed, "scoring", "order"),
+            recipe.group_by_length,
+        )
 
     def _dense_path(self) -> Path | None:
         return dense_path(self.store, self.cell) if self.store else None
@@ -283,7 +311,7 @@ class Stages:
         """Digest what decides the dense weights, or the masks of a cell."""
         taken = fingerprints(cell or self.cell)
         facts = [
-            self.cell.model_dump(mode="json", exclude={"source", "strategy", "keep", "compression"}),
+            self.cell.model_dump(mode="json", exclude=_OF_NO_MATTER),
             [taken.data, taken.model],
             [taken.strategy, cell.strategy, cell.amount] if cell else None,
         ]

@@ -20,6 +20,8 @@ from shrinkbench_bert.grid import Cell
 SCHEMA_VERSION: Literal[2] = 2
 # Room for the predictions of ten million examples.
 _LARGEST_BYTES = 1 << 28
+LATENCY_FOLDER = "latency"
+"""Within a grid's folder; its files are no results."""
 
 
 class _Block(BaseModel):
@@ -97,7 +99,7 @@ class Size(_Block):
     multiply_adds: int
     """Of the dense model."""
     multiply_adds_kept: int
-    """In theory, if every pruned weight were skipped."""
+    """In theory, if every pruned weight were skipped; counted, where attention heads were removed."""
     theoretical_speedup: float
     """The ratio of the two."""
 
@@ -109,6 +111,17 @@ class MaskFile(_Block):
     """Of the packed bits; tells whether the file that lies there belongs to this result."""
     shapes: dict[str, tuple[int, ...]]
     """Of the unpacked masks, per prunable tensor."""
+
+
+class Heads(_Block):
+    """Which attention heads were removed, and the scores that chose them."""
+
+    total: list[int]
+    """Heads of each layer of the dense model."""
+    removed: dict[int, list[int]]
+    """Heads by layer, both counted from 0 as in the dense model; layers that lose none are left out."""
+    scores: list[list[float]]
+    """Of every head of the dense model, layer by layer; the larger, the more important."""
 
 
 class Provenance(_Block):
@@ -152,12 +165,17 @@ class Result(_Block):
     size: Size
     labels: str
     """Of the validation examples, packed by `pack_numbers`, in the order of the predictions."""
-    masks: MaskFile
+    masks: MaskFile | None = None
+    """Null where attention heads were removed: `heads` says it all."""
+    heads: Heads | None = None
+    """Null where weights were masked."""
     provenance: Provenance
 
     def to_json(self) -> str:
         """Serialise for the store: keys in the schema's order, floats in full."""
-        return json.dumps(self.model_dump(mode="json"), indent=1, allow_nan=False) + "\n"
+        # Only one of the two is there, and the other one is left out.
+        absent = {key for key in ("masks", "heads") if getattr(self, key) is None}
+        return json.dumps(self.model_dump(mode="json", exclude=absent), indent=1, allow_nan=False) + "\n"
 
     def row(self) -> dict[str, Any]:
         """Flatten to one row: what `ResultStore.load` and every table and figure read."""
@@ -177,6 +195,7 @@ class Result(_Block):
             "theoretical_speedup": self.size.theoretical_speedup,
             "requested_keep": cell.keep,
             "requested_compression": cell.compression,
+            "requested_heads": cell.heads,
             "n": self.after_retraining.n,
             "data_sha256": self.fingerprints.data,
             "model_sha256": self.fingerprints.model,
@@ -303,7 +322,8 @@ class ResultStore:
         """List the file of every result below the folder, in order."""
         for path in sorted(self.folder.rglob("*.json")):
             hidden = any(part.startswith(".") for part in path.relative_to(self.folder).parts)
-            if not hidden and not path.name.endswith(".failed.json"):
+            is_result = not path.name.endswith(".failed.json") and path.parent.name != LATENCY_FOLDER
+            if not hidden and is_result:
                 yield path
 
     def results(self) -> Iterator[Result]:
