@@ -32,8 +32,9 @@ bench: env
 figures: env
 	$(BIN)/shrinkbench-bert report $(GRID)
 
+# One process per core, each with one thread of torch; the tests of a file share its fixtures.
 test: env
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
 
 check: env
 	@results=$$(mktemp -d) && trap 'rm -rf "$$results"' EXIT INT TERM && \
