@@ -6,13 +6,14 @@ VENV    := .venv
 BIN     := $(VENV)/bin
 STAMP   := $(VENV)/.installed
 
-.PHONY: help env bench figures test check lint clean
+.PHONY: help env bench figures test test-faults check lint clean
 
 help:
 	@echo "make bench [GRID=quick]    install, run the grid, draw its figures and tables"
 	@echo "make figures [GRID=quick]  redraw them from the stored results"
 	@echo "make test                  install and run the tests"
 	@echo "make check                 run the check grid afresh and compare it with its reference results"
+	@echo "make test-faults           the long fault tests, some minutes"
 	@echo "make lint                  ruff and mypy"
 
 env: $(STAMP)
@@ -31,13 +32,18 @@ bench: env
 figures: env
 	$(BIN)/shrinkbench-bert report $(GRID)
 
+# One process per core, each with one thread of torch; the tests of a file share its fixtures.
 test: env
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
 
 check: env
 	@results=$$(mktemp -d) && trap 'rm -rf "$$results"' EXIT INT TERM && \
 		$(BIN)/shrinkbench-bert run check --results "$$results" && \
 		$(BIN)/shrinkbench-bert compare results/reference/check "$$results" --fail-on-improvement
+
+# Every kill, full disk and lost worker of docs/robustness.md, as often as it says.
+test-faults: env
+	$(BIN)/pytest -m 'faults or not faults' tests/test_faults.py tests/test_executors.py tests/test_fuzz.py
 
 lint: env
 	$(BIN)/ruff check .

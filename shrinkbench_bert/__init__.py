@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from shrinkbench_bert.grid import Cell as Cell
     from shrinkbench_bert.grid import Grid as Grid
     from shrinkbench_bert.grid import Recipe as Recipe
+    from shrinkbench_bert.head_scoring import score_heads as score_heads
+    from shrinkbench_bert.heads import load_pruned as load_pruned
+    from shrinkbench_bert.heads import masked_heads as masked_heads
+    from shrinkbench_bert.heads import remove_heads as remove_heads
+    from shrinkbench_bert.heads import removed_heads as removed_heads
+    from shrinkbench_bert.heads import save_pruned as save_pruned
     from shrinkbench_bert.masks import apply_masks as apply_masks
     from shrinkbench_bert.masks import make_masks as make_masks
     from shrinkbench_bert.masks import mask_iou as mask_iou
@@ -27,6 +33,8 @@ if TYPE_CHECKING:
     from shrinkbench_bert.store import Result as Result
     from shrinkbench_bert.store import ResultStore as ResultStore
     from shrinkbench_bert.strategy import GlobalStrategy as GlobalStrategy
+    from shrinkbench_bert.strategy import HeadSignal as HeadSignal
+    from shrinkbench_bert.strategy import HeadStrategy as HeadStrategy
     from shrinkbench_bert.strategy import LayerStrategy as LayerStrategy
     from shrinkbench_bert.strategy import Need as Need
     from shrinkbench_bert.strategy import Signal as Signal
@@ -44,6 +52,8 @@ _HOME = {
     "Experiment": "experiment",
     "GlobalStrategy": "strategy",
     "Grid": "grid",
+    "HeadSignal": "strategy",
+    "HeadStrategy": "strategy",
     "LayerStrategy": "strategy",
     "Need": "strategy",
     "Protocol": "protocol",
@@ -58,13 +68,19 @@ _HOME = {
     "get_strategy": "strategy",
     "keep_fraction": "models",
     "load_model": "models",
+    "load_pruned": "heads",
     "load_task": "data",
     "load_tokenizer": "models",
     "make_masks": "masks",
     "mask_iou": "masks",
+    "masked_heads": "heads",
     "register_strategy": "strategy",
+    "remove_heads": "heads",
+    "removed_heads": "heads",
     "run_grid": "runner",
+    "save_pruned": "heads",
     "score": "scoring",
+    "score_heads": "head_scoring",
     "strategy_names": "strategy",
 }
 

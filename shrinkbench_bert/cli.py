@@ -1,4 +1,4 @@
-"""The command line: run, plan, report, claims, checklist, compare, strategies."""
+"""The command line: run, status, plan, report, claims, checklist, compare, latency, strategies."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ import sys
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from tabulate import tabulate
 
 from shrinkbench_bert.errors import UserError
 from shrinkbench_bert.grid import GRID_NAME, Grid
-from shrinkbench_bert.store import ResultStore
+from shrinkbench_bert.logs import logging_to
+from shrinkbench_bert.store import LATENCY_FOLDER, ResultStore
+
+if TYPE_CHECKING:
+    from shrinkbench_bert.executors.base import Executor
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -44,22 +48,62 @@ SetOption = Annotated[
 
 
 @app.command()
-def run(grid: GridArgument, results: ResultsOption = Path("results"), set_: SetOption = None) -> None:
+def run(
+    grid: GridArgument,
+    results: ResultsOption = Path("results"),
+    set_: SetOption = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Run cells in N processes on this machine.")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Run cells on a Dask cluster: tcp://HOST:PORT.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Threads of torch in each process.")
+    ] = None,
+    log_file: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Append one line per stage to this file.")
+    ] = None,
+) -> None:
     """Run the cells of a grid that are not stored yet.
 
     Every cell is stored as soon as it is done: stop at any time, and the same command carries on.
-    Bad input is found before any training starts, and exits with 2.
+    Bad input is found before any training starts, and exits with 2. A cell whose loss diverges is
+    recorded as failed, the others go on, and the exit code is 1; the next run tries it again.
     """
     from shrinkbench_bert.runner import run_grid
 
     loaded = _load(grid, set_ or [])
     store = ResultStore(results).grid(loaded.name)
+    executor = _executor(workers, scheduler, threads)
     try:
-        plan = run_grid(loaded, store)
+        with logging_to(log_file):
+            plan = run_grid(loaded, store, executor)
     except KeyboardInterrupt:
-        typer.echo("stopped; every finished cell is stored, and the same command carries on", err=True)
+        cells = list(loaded.cells())
+        done = sum(store.path(cell).exists() for cell in cells)
+        typer.echo(
+            "stopped; every finished cell is stored, and the same command carries on: "
+            f"{done} of {len(cells)} cells are in {store.folder}",
+            err=True,
+        )
         raise typer.Exit(130) from None
-    typer.echo(f"{len(plan.missing)} cells run, {len(plan.done)} were there; results in {store.folder}")
+    ran = len(plan.missing) - len(plan.failed)
+    typer.echo(f"{ran} cells run, {len(plan.done)} were there; results in {store.folder}")
+    if plan.failed:
+        typer.echo(f"{len(plan.failed)} cells failed; the same command tries them again:", err=True)
+        for failure in plan.failed:
+            typer.echo(f"  {failure}", err=True)
+        raise typer.Exit(1)
+
+
+@app.command()
+def status(grid: GridArgument, results: ResultsOption = Path("results"), set_: SetOption = None) -> None:
+    """Show how far a grid is, running or stopped: done, running where, failed, left, time left."""
+    from shrinkbench_bert.status import describe_status, grid_status
+
+    loaded = _load(grid, set_ or [])
+    typer.echo(describe_status(grid_status(loaded, ResultStore(results).grid(loaded.name))))
 
 
 @app.command()
@@ -175,6 +219,28 @@ def compare(
 
 
 @app.command()
+def latency(
+    grid: GridArgument,
+    results: ResultsOption = Path("results"),
+    set_: SetOption = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of torch; its own choice if left out.")] = None,
+) -> None:
+    """Measure what the removed heads of a grid save in time: dense, masked and removed.
+
+    For every fraction of heads that has a result and no measurement yet; about half a minute each.
+    Nothing else should run on the machine meanwhile.
+    """
+    from shrinkbench_bert.latency import measure_grid
+
+    loaded = _load(grid, set_ or [])
+    store = ResultStore(results).grid(loaded.name)
+    measured, there = measure_grid(
+        loaded, store, threads=threads, progress=lambda what: typer.echo(what, err=True)
+    )
+    typer.echo(f"{measured} fractions measured, {there} were there; in {store.folder / LATENCY_FOLDER}")
+
+
+@app.command()
 def strategies(
     plugin: Annotated[
         list[str] | None, typer.Option(help="A file or package that registers more of them.")
@@ -199,6 +265,18 @@ def strategies(
             }
         )
     typer.echo(tabulate(rows, headers="keys", tablefmt="simple"))
+
+
+def _executor(workers: int | None, scheduler: str | None, threads: int | None) -> Executor:
+    if workers is None and scheduler is None:
+        from shrinkbench_bert.executors.in_process import InProcess
+
+        return InProcess(threads)
+    if workers is not None and scheduler is not None:
+        raise UserError(f"--workers {workers} --scheduler {scheduler}: give one of them")
+    from shrinkbench_bert.executors.cluster import Cluster, LocalWorkers
+
+    return LocalWorkers(workers, threads) if workers is not None else Cluster(str(scheduler), threads)
 
 
 def _load(grid: str, settings: list[str]) -> Grid:
@@ -243,14 +321,14 @@ def _parse(setting: str, option: str = "--set") -> tuple[str, Any]:
 
 
 def main() -> None:
-    """Run the command line; a user's error becomes one line and exit code 2, a diverged loss 1."""
+    """Run the command line; a user's error becomes one line and exit code 2, a full disk or the like 1."""
     try:
         app()
     except UserError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
-    except ArithmeticError as error:
-        typer.echo(f"error: {error}; finished cells are stored", err=True)
+    except OSError as error:
+        typer.echo(f"error: {error}; finished cells are stored, and the same command carries on", err=True)
         sys.exit(1)
 
 

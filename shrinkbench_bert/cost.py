@@ -10,7 +10,8 @@ from transformers import PreTrainedModel
 
 from shrinkbench_bert.errors import UserError
 from shrinkbench_bert.masks import density
-from shrinkbench_bert.models import positions
+from shrinkbench_bert.models import positions, prunable_parameters
+from shrinkbench_bert.protocol import Protocol
 from shrinkbench_bert.store import Size
 
 SEQUENCE_LENGTH = 128
@@ -83,4 +84,31 @@ def size(model: PreTrainedModel, masks: Mapping[str, Tensor], dense: MultiplyAdd
         multiply_adds=dense.total,
         multiply_adds_kept=remaining,
         theoretical_speedup=dense.total / remaining,
+    )
+
+
+def size_without_heads(
+    dense: PreTrainedModel, pruned: PreTrainedModel, dense_counts: MultiplyAdds, protocol: Protocol
+) -> Size:
+    """Sum up what is left of a model after attention heads were removed for real.
+
+    Parameters and multiply-adds are those of the smaller model, counted on it.
+    """
+    whole, left = prunable_parameters(dense, protocol), prunable_parameters(pruned, protocol)
+    total = sum(p.numel() for p in dense.parameters())
+    prunable = sum(p.numel() for p in whole.values())
+    kept = sum(p.numel() for p in left.values())
+    remaining = count_multiply_adds(pruned, dense_counts.sequence_length).total
+    return Size(
+        keep=kept / prunable,
+        compression=total / sum(p.numel() for p in pruned.parameters()),
+        prunable_compression=prunable / kept,
+        total=total,
+        prunable=prunable,
+        kept=kept,
+        density={name: left[name].numel() / p.numel() for name, p in whole.items()},
+        sequence_length=dense_counts.sequence_length,
+        multiply_adds=dense_counts.total,
+        multiply_adds_kept=remaining,
+        theoretical_speedup=dense_counts.total / remaining,
     )

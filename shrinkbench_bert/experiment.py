@@ -1,4 +1,4 @@
-"""One cell, as the paper's procedure: fine-tune, score, mask, rewind, fine-tune again, evaluate."""
+"""One cell, as the papers' procedure: fine-tune, score, prune, rewind, fine-tune again, evaluate."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -7,11 +7,13 @@ from shrinkbench_bert import cost
 from shrinkbench_bert.errors import UserError, describe
 from shrinkbench_bert.fingerprints import fingerprints
 from shrinkbench_bert.grid import Cell
+from shrinkbench_bert.head_experiment import prune_heads
 from shrinkbench_bert.masks import apply_masks, pack
 from shrinkbench_bert.metrics import baseline
 from shrinkbench_bert.packing import pack_numbers
 from shrinkbench_bert.preflight import check_cells
 from shrinkbench_bert.provenance import provenance
+from shrinkbench_bert.pruned import Pruned
 from shrinkbench_bert.stages import Stages, resolve_device
 from shrinkbench_bert.store import Data, Evaluation, MaskFile, Result, digest
 from shrinkbench_bert.tensor_file import tensors_digest
@@ -61,34 +63,13 @@ class Experiment:
         """
         cell, stages = self.cell, self.stages
         started = datetime.now(UTC)
-        stages.seconds = {}
         data = stages.data
-        initial = stages.initial
 
         dense = stages.dense
-        masks = stages.masks(cell)
+        pruned = (prune_weights if cell.heads is None else prune_heads)(cell, stages)
 
-        with apply_masks(stages.load(dense.weights), masks), stages.stage("before"):
-            before = evaluate(stages.model, data, data.validation)
-
-        ticket = stages.load(initial if cell.protocol.rewind == "initial" else dense.weights)
-        with apply_masks(ticket, masks) as applied:
-            with stages.stage("retrain") as report:
-                retrained = fine_tune(
-                    ticket,
-                    data,
-                    cell.recipe,
-                    cell.protocol,
-                    epochs=cell.recipe.epochs_retrain,
-                    seed=cell.seed,
-                    purpose="retrain",
-                    masks=applied,
-                    moments=None if cell.protocol.reset_optimizer else dense.moments,
-                    report=report,
-                )
-            with stages.stage("evaluate"):
-                after = evaluate(ticket, data, data.validation)
-
+        # Shared stages are counted in the first cell that follows them in this process.
+        seconds, stages.seconds = stages.seconds, {}
         return Result(
             digest=digest(cell, self.fingerprints),
             cell=cell,
@@ -99,15 +80,53 @@ class Experiment:
                 metrics=baseline(data.task, data.train.labels, data.validation.labels),
             ),
             dense=dense.evaluation,
-            before_retraining=before,
-            after_retraining=after,
+            before_retraining=pruned.before_retraining,
+            after_retraining=pruned.after_retraining,
             dense_training=dense.training,
-            retraining=retrained.training,
-            size=cost.size(ticket, masks, stages.multiply_adds),
+            retraining=pruned.retraining,
+            size=pruned.size,
             labels=pack_numbers(data.validation.labels),
-            masks=MaskFile(
-                sha256=tensors_digest(pack(masks)),
-                shapes={name: tuple(mask.shape) for name, mask in masks.items()},
-            ),
-            provenance=provenance(started, stages.seconds, ticket.device, ticket.dtype),
+            masks=pruned.masks,
+            heads=pruned.heads,
+            provenance=provenance(started, seconds, stages.model.device, stages.model.dtype),
         )
+
+
+def prune_weights(cell: Cell, stages: Stages) -> Pruned:
+    """Mask weights: score, mask, evaluate, rewind, fine-tune under the mask, evaluate."""
+    data, initial = stages.data, stages.initial
+
+    dense = stages.dense
+    masks = stages.masks(cell)
+
+    with apply_masks(stages.load(dense.weights), masks), stages.stage("before"):
+        before = evaluate(stages.model, data, data.validation)
+
+    ticket = stages.load(initial if cell.protocol.rewind == "initial" else dense.weights)
+    with apply_masks(ticket, masks) as applied:
+        with stages.stage("retrain") as report:
+            retrained = fine_tune(
+                ticket,
+                data,
+                cell.recipe,
+                cell.protocol,
+                epochs=cell.recipe.epochs_retrain,
+                seed=cell.seed,
+                purpose="retrain",
+                masks=applied,
+                moments=None if cell.protocol.reset_optimizer else dense.moments,
+                report=report,
+            )
+        with stages.stage("evaluate"):
+            after = evaluate(ticket, data, data.validation)
+
+    return Pruned(
+        before,
+        after,
+        retrained.training,
+        cost.size(ticket, masks, stages.multiply_adds),
+        masks=MaskFile(
+            sha256=tensors_digest(pack(masks)),
+            shapes={name: tuple(mask.shape) for name, mask in masks.items()},
+        ),
+    )

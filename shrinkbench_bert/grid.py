@@ -28,6 +28,11 @@ from shrinkbench_bert.tasks import get_task, known_metric
 Keep = Annotated[float, Field(gt=0, le=1)]
 GRID_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 Compression = Annotated[float, Field(ge=1)]
+HeadFraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+AMOUNTS = ("keep", "compression", "heads")
+"""Fields of which a cell and a grid have exactly one."""
 
 
 class Recipe(BaseModel):
@@ -59,9 +64,13 @@ class Cell(BaseModel):
     source: str = Field("mini-glue", min_length=1)
     model: str = Field("minilm", min_length=1)
     layers: PositiveInt | None = Field(None, description="use the first layers only; None: all")
-    strategy: str
+    strategy: str = Field(pattern=GRID_NAME)
     keep: Keep | None = None
     compression: Compression | None = None
+    heads: HeadFraction | None = Field(None, description="fraction of the attention heads removed")
+    # None for what is usual: what is not set is no part of a digest.
+    head_scope: Literal["layer"] | None = Field(None, description="None: all heads are ranked together")
+    head_rounds: int | None = Field(None, ge=2, description="None: all heads are removed at once")
     seed: NonNegativeInt = 0
     recipe: Recipe = Recipe()
     protocol: Protocol = Protocol()
@@ -76,16 +85,25 @@ class Cell(BaseModel):
     def _protocol_by_name(cls, value: Any) -> Any:
         return Protocol.named(value) if isinstance(value, str) else value
 
+    @field_validator("head_scope", "head_rounds", mode="before")
+    @classmethod
+    def _usual_is_unset(cls, value: Any) -> Any:
+        return None if value in ("global", 1) else value
+
     @model_validator(mode="after")
     def _one_amount(self) -> Self:
-        if (self.keep is None) == (self.compression is None):
-            raise UserError("amount: give either keep (0 to 1) or compression (1 or more)")
+        if sum(amount is not None for amount in (self.keep, self.compression, self.heads)) != 1:
+            raise UserError(
+                "amount: give either keep (0 to 1), or compression (1 or more), or heads (0 to below 1)"
+            )
+        if self.heads is None and (self.head_scope or self.head_rounds):
+            raise UserError("head_scope and head_rounds: they need an amount of heads")
         return self
 
     @property
     def amount(self) -> str:
-        """The amount as it stands in file names: `keep-0.147` or `compression-3.5`."""
-        kind, value = ("compression", self.compression) if self.keep is None else ("keep", self.keep)
+        """The amount as it stands in file names: `keep-0.147`, `compression-3.5` or `heads-0.5`."""
+        kind, value = next((kind, getattr(self, kind)) for kind in AMOUNTS if getattr(self, kind) is not None)
         # repr, not `:g`: two amounts never share a path.
         return f"{kind}-{repr(value).removesuffix('.0')}"
 
@@ -112,6 +130,9 @@ class Grid(BaseModel):
     strategies: list[str] = Field(min_length=1)
     keep: list[Keep] = []
     compression: list[Compression] = []
+    heads: list[HeadFraction] = Field([], description="fractions of the attention heads removed")
+    head_scope: Literal["global", "layer"] = Field("global", description="heads are ranked over all layers")
+    head_rounds: PositiveInt = Field(1, description="score, remove and fine-tune so many times")
     seeds: list[NonNegativeInt] = Field([0], min_length=1)
     protocol: Protocol = Protocol()
     recipe: Recipe = Recipe()
@@ -180,19 +201,23 @@ class Grid(BaseModel):
         except ValidationError as error:
             raise UserError(describe(error)) from error
         grid._check(folder)
-        return grid
+        # Absolute, so that other processes find them too.
+        plugins = [str((folder / p).resolve()) if p.endswith(".py") else p for p in grid.plugins]
+        return grid.model_copy(update={"plugins": plugins})
 
     def _check(self, folder: Path) -> None:
-        if bool(self.keep) == bool(self.compression):
-            raise UserError("give either keep or compression: a list of amounts")
-        for field in ("tasks", "strategies", "keep", "compression", "seeds"):
+        if sum(bool(getattr(self, kind)) for kind in AMOUNTS) != 1:
+            raise UserError("give either keep, or compression, or heads: a list of amounts")
+        if not self.heads and (self.head_scope, self.head_rounds) != ("global", 1):
+            raise UserError("head_scope and head_rounds: they need heads, a list of amounts")
+        for field in ("tasks", "strategies", *AMOUNTS, "seeds"):
             values = getattr(self, field)
             if len(set(values)) < len(values):
                 raise UserError(f"{field} = {values}: an entry stands there twice")
         for plugin in self.plugins:
             load_plugin(plugin, folder)
         for strategy in self.strategies:
-            get_strategy(strategy)
+            check_amount(strategy, by_heads=bool(self.heads))
         for task in self.tasks:
             get_task(task)
         if self.compression:
@@ -203,7 +228,12 @@ class Grid(BaseModel):
 
     def cells(self) -> Iterator[Cell]:
         """Yield every cell: cells that share a dense model stand next to each other."""
-        amounts = [{"keep": k} for k in self.keep] + [{"compression": c} for c in self.compression]
+        amounts: list[dict[str, Any]] = [{kind: amount} for kind in AMOUNTS for amount in getattr(self, kind)]
+        if self.heads:
+            amounts = [
+                {**amount, "head_scope": self.head_scope, "head_rounds": self.head_rounds}
+                for amount in amounts
+            ]
         for task in self.tasks:
             for seed in self.seeds:
                 for strategy in self.strategies:
@@ -219,6 +249,14 @@ class Grid(BaseModel):
                             protocol=self.protocol,
                             **amount,
                         )
+
+
+def check_amount(strategy: str, *, by_heads: bool) -> None:
+    """Raise UserError unless the amount is of what the strategy scores: attention heads, or weights."""
+    if get_strategy(strategy).scope == "heads" and not by_heads:
+        raise UserError(f"strategy {strategy!r} scores attention heads: give heads, not keep or compression")
+    if get_strategy(strategy).scope != "heads" and by_heads:
+        raise UserError(f"strategy {strategy!r} scores weights: give keep or compression, not heads")
 
 
 def _table(table: dict[str, Any], key: str) -> dict[str, Any]:

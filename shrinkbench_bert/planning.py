@@ -34,6 +34,13 @@ def describe_plan(plan: Plan) -> str:
             *(keep_fraction(model, c, grid.protocol) for c in grid.compression),
         )
     ]
+    headings = ["kept of the prunable", "compression of the model"]
+    if grid.heads:
+        heads = model.config.num_hidden_layers * model.config.num_attention_heads
+        amounts = [
+            (f"{fraction:.1%}", f"{math.floor(fraction * heads + 0.5)} of {heads}") for fraction in grid.heads
+        ]
+        headings = ["attention heads removed", "heads"]
     lines = [
         f"grid {grid.name}: {len(grid.tasks)} tasks x {len(grid.strategies)} strategies x "
         f"{len(amounts)} amounts x {len(grid.seeds)} seeds = {total} cells",
@@ -44,7 +51,7 @@ def describe_plan(plan: Plan) -> str:
         f"device: {plan.device}",
         f"time left: {_estimate(plan)}",
         "",
-        tabulate(amounts, headers=["kept of the prunable", "compression of the model"]),
+        tabulate(amounts, headers=headings),
     ]
     return "\n".join(lines)
 

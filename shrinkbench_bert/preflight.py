@@ -9,10 +9,13 @@ import torch
 from transformers import PreTrainedModel
 
 from shrinkbench_bert.errors import UserError
-from shrinkbench_bert.grid import Cell
+from shrinkbench_bert.grid import Cell, check_amount
+from shrinkbench_bert.head_scoring import score_heads
+from shrinkbench_bert.heads import attention_layers
 from shrinkbench_bert.models import keep_fraction, load_model, prunable_parameters, skeleton
 from shrinkbench_bert.protocol import Protocol
 from shrinkbench_bert.scoring import score
+from shrinkbench_bert.strategy import get_strategy
 
 
 def cell_keep(cell: Cell, model: PreTrainedModel) -> float:
@@ -24,7 +27,7 @@ def cell_keep(cell: Cell, model: PreTrainedModel) -> float:
     if cell.keep is not None:
         keep = cell.keep
     else:
-        assert cell.compression is not None  # a Cell has one of the two
+        assert cell.compression is not None  # a Cell has one of the two, or heads, which come not here
         keep = keep_fraction(model, cell.compression, cell.protocol)
     largest = max(p.numel() for p in prunable_parameters(model, cell.protocol).values())
     if keep * largest < 0.5:
@@ -35,9 +38,23 @@ def cell_keep(cell: Cell, model: PreTrainedModel) -> float:
 
 
 def check_cells(cells: Sequence[Cell]) -> None:
-    """Check the amounts and strategies of cells. Raises UserError as `cell_keep` and `score` do."""
+    """Check the amounts and strategies of cells.
+
+    Raises UserError as `cell_keep`, `score`, `score_heads` and `attention_layers` do, and for a strategy
+    that scores something else than the amount is of.
+    """
     for cell in cells:
-        cell_keep(cell, _skeleton(cell.model, cell.task, cell.layers))
+        check_amount(cell.strategy, by_heads=cell.heads is not None)
+        sketch = _skeleton(cell.model, cell.task, cell.layers)
+        if cell.heads is None:
+            cell_keep(cell, sketch)
+            continue
+        attention_layers(sketch)
+        if not cell.protocol.reset_optimizer:
+            raise UserError(
+                "reset_optimizer = false: the dense model's optimiser does not fit a model without some of "
+                "its heads"
+            )
     for strategy, cell in {cell.strategy: cell for cell in cells}.items():
         _check_strategy(strategy, cell.model, cell.task, cell.layers, cell.protocol)
 
@@ -60,4 +77,7 @@ def _check_strategy(strategy: str, model: str, task: str, layers: int | None, pr
     mask = torch.ones_like(ids)
     mask[1, 6:] = 0
     batch = {"input_ids": ids, "attention_mask": mask, "labels": torch.tensor([0.0, 1.0])}
-    score(loaded, [batch], [strategy], task=task, protocol=protocol, eta=1)
+    if get_strategy(strategy).scope == "heads":
+        score_heads(loaded, [batch], [strategy], task=task, protocol=protocol)
+    else:
+        score(loaded, [batch], [strategy], task=task, protocol=protocol, eta=1)

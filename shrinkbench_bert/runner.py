@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import partial
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from itertools import groupby
-from typing import NoReturn
 
 import torch
 from tqdm import tqdm
 
 from shrinkbench_bert.errors import UserError
-from shrinkbench_bert.experiment import Experiment
+from shrinkbench_bert.executors.base import Executor
+from shrinkbench_bert.executors.in_process import InProcess
+from shrinkbench_bert.failures import FailedCell, read_failure
 from shrinkbench_bert.fingerprints import fingerprints
 from shrinkbench_bert.grid import Cell, Grid
 from shrinkbench_bert.models import load_tokenizer
 from shrinkbench_bert.preflight import check_cells
-from shrinkbench_bert.stages import Stages, resolve_device
-from shrinkbench_bert.store import Result, ResultStore, differences, digest
+from shrinkbench_bert.stages import resolve_device
+from shrinkbench_bert.store import Result, ResultStore
+from shrinkbench_bert.work import Outcome, Site, stored_result
 
 
 @dataclass(frozen=True)
@@ -26,9 +28,15 @@ class Plan:
     """A grid held against what is stored."""
 
     grid: Grid
-    device: torch.device
     done: dict[Cell, Result]
     missing: list[Cell]
+    failed: list[FailedCell] = field(default_factory=list)
+    """Of the missing ones, those that were tried: before the plan, or while it was carried out."""
+
+    @property
+    def device(self) -> torch.device:
+        """The grid's device on this machine. Raises UserError if it has none."""
+        return resolve_device(self.grid.device)
 
     def groups(self) -> Iterator[list[Cell]]:
         """Yield the missing cells that share a dense model."""
@@ -36,35 +44,35 @@ class Plan:
             yield list(cells)
 
 
-def make_plan(grid: Grid, store: ResultStore) -> Plan:
+def make_plan(grid: Grid, store: ResultStore, *, elsewhere: bool = False) -> Plan:
     """Check all that can be checked before any long work, and find what is left to do.
+
+    Args:
+        grid: what is to be run.
+        store: the grid's folder.
+        elsewhere: other machines will do it, and this one need not have the device.
 
     Raises:
         UserError: the device, the hub, the data or the model is not there; a compression is out of
             reach; a strategy breaks its contract on a made-up batch; or a stored result is damaged,
             newer, or was made by something else (the fields that differ are named).
     """
-    device = resolve_device(grid.device)
+    if not elsewhere:
+        resolve_device(grid.device)
     _check_folder(store)
     done: dict[Cell, Result] = {}
     missing: list[Cell] = []
     for cell in grid.cells():
-        path = store.path(cell)
-        taken = fingerprints(cell)
-        if not path.exists():
+        stored = stored_result(store, cell)
+        if stored is None:
+            fingerprints(cell)  # its data, its model and its strategy are there
             missing.append(cell)
-            continue
-        stored = store.read(path)
-        if stored.digest != digest(cell, taken):
-            raise UserError(
-                f"result {str(path)!r} was made by something else: "
-                + "; ".join(differences(stored, cell, taken))
-                + ". Give the grid another name, or move the old results away"
-            )
-        done[cell] = stored
+        else:
+            done[cell] = stored
     load_tokenizer(grid.model)
     check_cells(missing)
-    return Plan(grid, device, done, missing)
+    failures = [read_failure(store, cell) for cell in missing]
+    return Plan(grid, done, missing, [failure for failure in failures if failure is not None])
 
 
 def _check_folder(store: ResultStore) -> None:
@@ -75,31 +83,42 @@ def _check_folder(store: ResultStore) -> None:
             return
 
 
-def run_grid(grid: Grid, store: ResultStore) -> Plan:
+def run_grid(grid: Grid, store: ResultStore, executor: Executor | None = None) -> Plan:
     """Run the cells of a grid that are not stored yet, and store each as soon as it is done.
+
+    A cell whose loss diverges is recorded as failed and the others go on; the next run tries it again.
 
     Args:
         grid: what to run.
         store: the grid's folder.
+        executor: where; in this process if left out.
 
     Returns:
-        The plan that was carried out.
+        The plan that was carried out, with the cells that failed.
 
     Raises:
         UserError: as `make_plan`, before any long work.
+        OSError: the disk is full, or the cluster is lost.
     """
-    plan = make_plan(grid, store)
+    executor = executor or InProcess()
+    plan = make_plan(grid, store, elsewhere=executor.elsewhere)
+    site = Site(
+        grid.name,
+        store.folder.resolve(),
+        grid.device,
+        tuple(grid.plugins),
+        executor.threads,
+        tuple(grid.tolerance.items()),
+    )
+    failed: list[Cell] = []
     total = len(plan.done) + len(plan.missing)
-    with tqdm(total=total, initial=len(plan.done), desc=grid.name, unit="cell") as bar:
-        for cells in plan.groups():
-            stages = Stages(cells, device=plan.device, store=store)
-            for cell in cells:
-                stages.progress = partial(_show, bar, cell)
-                result = Experiment(cell, stages=stages).run()
-                store.save(result.model_copy(update={"grid": grid.name, "tolerance": grid.tolerance}))
-                bar.update()
-    return plan
-
-
-def _show(bar: tqdm[NoReturn], cell: Cell, stage: str) -> None:
-    bar.set_postfix_str(f"{cell}: {stage}")
+    with (
+        tqdm(total=total, initial=len(plan.done), desc=grid.name, unit="cell") as bar,
+        closing(executor.run(plan.groups(), site, bar.set_postfix_str)) as outcomes,
+    ):
+        for cell, outcome in outcomes:
+            bar.update()
+            if outcome is Outcome.FAILED:
+                failed.append(cell)
+    failures = [read_failure(store, cell) for cell in failed]
+    return replace(plan, failed=[failure for failure in failures if failure is not None])

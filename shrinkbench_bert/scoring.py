@@ -62,7 +62,7 @@ def score(
     task = get_task(task)
     parameters = prunable_parameters(model, protocol)
     scorers = [_Scorer(name, protocol, seed) for name in strategies]
-    with _untouched(model, parameters):
+    with untouched(model, parameters):
         for scorer in scorers:
             if not scorer.strategy.needs:
                 scorer.add({name: Signals(p.detach()) for name, p in parameters.items()})
@@ -111,6 +111,8 @@ class _Scorer:
     def __init__(self, name: str, protocol: Protocol, seed: int) -> None:
         self.name, self.seed = name, seed
         self.strategy = get_strategy(name).under(protocol)
+        if self.strategy.scope == "heads":
+            raise UserError(f"strategy {name!r} scores attention heads, not weights: see score_heads")
         self.limit = self._batches(protocol)
         self.sums: Scores = {}
 
@@ -158,7 +160,7 @@ class _Scorer:
 
 
 @contextmanager
-def _untouched(model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> Iterator[None]:
+def untouched(model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> Iterator[None]:
     """Ask for the prunable parameters' gradients alone; put flags and mode back afterwards."""
     flags = [(p, p.requires_grad) for p in model.parameters()]
     modes = [(module, module.training) for module in model.modules()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,10 +17,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from shrinkbench_bert.cost import MultiplyAdds, count_multiply_adds
-from shrinkbench_bert.data import TaskData, load_task, training_batches
+from shrinkbench_bert.data import Batch, TaskData, load_task, training_batches
 from shrinkbench_bert.errors import UserError
 from shrinkbench_bert.fingerprints import fingerprints
 from shrinkbench_bert.grid import Cell
+from shrinkbench_bert.head_scoring import HeadScores, score_heads
 from shrinkbench_bert.masks import Masks, make_masks, pack, unpack
 from shrinkbench_bert.models import (
     load_model,
@@ -37,6 +39,10 @@ from shrinkbench_bert.tensor_file import TensorFile, read_tensors, write_tensors
 from shrinkbench_bert.training import Moments, evaluate, fine_tune
 
 Progress = Callable[[str], None]
+_OF_NO_MATTER = {"source", "strategy", "keep", "compression", "heads", "head_scope", "head_rounds"}
+"""Fields of a cell that decide neither its dense weights nor, but for their amount, its masks."""
+
+_log = logging.getLogger(__name__)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -51,6 +57,21 @@ def resolve_device(name: str) -> torch.device:
     if name not in found:
         raise UserError(f"device = {name!r}: this machine has none (accepted here: auto, {', '.join(found)})")
     return torch.device(name)
+
+
+def dense_path(store: ResultStore, cell: Cell) -> Path:
+    """Say where the dense weights that a cell shares lie."""
+    return store.folder / ".cache" / cell.task / f"dense_seed{cell.seed}.safetensors"
+
+
+def _facts_are_whole(stored: TensorFile) -> bool:
+    """Say whether a file of dense weights, which may be anybody's, tells how they were trained."""
+    try:
+        Training.model_validate(stored.facts["training"])
+        Evaluation.model_validate(stored.facts["evaluation"])
+    except (KeyError, TypeError, ValueError):
+        return False
+    return True
 
 
 @dataclass
@@ -88,17 +109,29 @@ class Stages:
         self.store = store
         self.progress = progress
         self.seconds: dict[str, float] = {}
+        self.label = str(self.cell)
+        self.current = ""
         self._masks: dict[tuple[str, str], Masks] = {}
+        self._head_scores: dict[str, HeadScores] = {}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Progress]:
-        """Tell the progress and keep the seconds of one stage."""
+        """Tell the progress, keep the seconds of one stage, and log them with what it is done for."""
         self.progress(name)
+        self.current = name
         start = time.perf_counter()
         try:
             yield lambda detail: self.progress(f"{name}, {detail}")
         finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+            taken = time.perf_counter() - start
+            self.seconds[name] = self.seconds.get(name, 0.0) + taken
+            _log.info("%s: %s %.1f s", self.label, name, taken)
+
+    def prepare(self) -> None:
+        """Do the shared stages now: the dense weights, and the masks of all cells that have any."""
+        _ = self.dense
+        if any(cell.heads is None and self._read_masks(cell) is None for cell in self.cells):
+            self._score()
 
     @cached_property
     def data(self) -> TaskData:
@@ -145,7 +178,7 @@ class Stages:
         path = self._dense_path()
         depends_on = self._digest()
         stored = read_tensors(path, depends_on) if path else None
-        if stored is None:
+        if stored is None or not stored.holds(self.initial, "weights/") or not _facts_are_whole(stored):
             stored = self._fine_tune_dense()
             if path:
                 write_tensors(path, stored, depends_on)
@@ -191,26 +224,19 @@ class Stages:
 
     def masks(self, cell: Cell) -> Masks:
         """The masks of one cell: stored ones, or from one scoring pass for all cells' strategies."""
-        key = (cell.strategy, cell.amount)
-        if key not in self._masks:
-            stored = self._read_masks(cell)
-            if stored is not None:
-                return stored
+        masks = self._read_masks(cell)
+        if masks is None:
             self._score()
-        return self._masks.pop(key)
+            masks = self._read_masks(cell)
+        assert masks is not None  # they have just been made
+        return masks
 
     def _score(self) -> None:
         """Score with every strategy whose masks are not stored, and make all amounts' masks."""
-        cell, recipe = self.cell, self.cell.recipe
+        cell = self.cell
         missing = [c for c in self.cells if self._read_masks(c) is None]
         model = self.load(self.dense.weights)
-        batches = training_batches(
-            self.data.train,
-            self.data.pad_token_id,
-            recipe.batch_size,
-            generator(cell.seed, "scoring", "order"),
-            recipe.group_by_length,
-        )
+        batches = self._scoring_batches()
         with self.stage("score"):
             scores = score(
                 model,
@@ -227,32 +253,65 @@ class Stages:
                     get_strategy(c.strategy).scope,
                     ties=c.protocol.ties,
                 )
-                self._masks[c.strategy, c.amount] = {n: mask.cpu() for n, mask in masks.items()}
                 path = self._mask_path(c)
                 if path:
                     write_tensors(path, TensorFile(pack(masks), {}), self._digest(c))
+                else:
+                    self._masks[c.strategy, c.amount] = {n: mask.cpu() for n, mask in masks.items()}
+
+    def head_scores(self, cell: Cell) -> HeadScores:
+        """The scores of the dense model's heads by one cell's strategy: one pass for all cells' ones."""
+        if cell.strategy not in self._head_scores:
+            names = list(dict.fromkeys(c.strategy for c in self.cells))
+            self._head_scores = self.score_heads(self.load(self.dense.weights), names)
+        return self._head_scores[cell.strategy]
+
+    def score_heads(self, model: PreTrainedModel, strategies: Sequence[str]) -> dict[str, HeadScores]:
+        """Score the heads that a model has, by strategy."""
+        batches = self._scoring_batches()
+        with self.stage("score"):
+            return score_heads(
+                model,
+                batches,
+                strategies,
+                task=self.cell.task,
+                protocol=self.cell.protocol,
+                seed=self.cell.seed,
+            )
+
+    def _scoring_batches(self) -> Iterator[Batch]:
+        recipe = self.cell.recipe
+        return training_batches(
+            self.data.train,
+            self.data.pad_token_id,
+            recipe.batch_size,
+            generator(self.cell.seed, "scoring", "order"),
+            recipe.group_by_length,
+        )
 
     def _dense_path(self) -> Path | None:
-        name = f"dense_seed{self.cell.seed}.safetensors"
-        return self.store.folder / ".cache" / self.cell.task / name if self.store else None
+        return dense_path(self.store, self.cell) if self.store else None
 
     def _mask_path(self, cell: Cell) -> Path | None:
         return self.store.mask_path(cell) if self.store else None
 
     def _read_masks(self, cell: Cell) -> Masks | None:
         path = self._mask_path(cell)
-        stored = read_tensors(path, self._digest(cell)) if path else None
-        if stored is None:
-            return None
+        if path is None:
+            return self._masks.get((cell.strategy, cell.amount))
+        stored = read_tensors(path, self._digest(cell))
         parameters = prunable_parameters(self.model, cell.protocol)
         shapes = {name: tuple(p.shape) for name, p in parameters.items()}
+        bits = {name: torch.empty(-(-p.numel() // 8), dtype=torch.uint8) for name, p in parameters.items()}
+        if stored is None or not stored.holds(bits):
+            return None
         return unpack({name: stored.tensors[name] for name in shapes}, shapes)
 
     def _digest(self, cell: Cell | None = None) -> str:
         """Digest what decides the dense weights, or the masks of a cell."""
         taken = fingerprints(cell or self.cell)
         facts = [
-            self.cell.model_dump(mode="json", exclude={"source", "strategy", "keep", "compression"}),
+            self.cell.model_dump(mode="json", exclude=_OF_NO_MATTER),
             [taken.data, taken.model],
             [taken.strategy, cell.strategy, cell.amount] if cell else None,
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -17,6 +18,10 @@ from shrinkbench_bert.errors import UserError, describe
 from shrinkbench_bert.grid import Cell
 
 SCHEMA_VERSION: Literal[2] = 2
+# Room for the predictions of ten million examples.
+_LARGEST_BYTES = 1 << 28
+LATENCY_FOLDER = "latency"
+"""Within a grid's folder; its files are no results."""
 
 
 class _Block(BaseModel):
@@ -94,7 +99,7 @@ class Size(_Block):
     multiply_adds: int
     """Of the dense model."""
     multiply_adds_kept: int
-    """In theory, if every pruned weight were skipped."""
+    """In theory, if every pruned weight were skipped; counted, where attention heads were removed."""
     theoretical_speedup: float
     """The ratio of the two."""
 
@@ -106,6 +111,17 @@ class MaskFile(_Block):
     """Of the packed bits; tells whether the file that lies there belongs to this result."""
     shapes: dict[str, tuple[int, ...]]
     """Of the unpacked masks, per prunable tensor."""
+
+
+class Heads(_Block):
+    """Which attention heads were removed, and the scores that chose them."""
+
+    total: list[int]
+    """Heads of each layer of the dense model."""
+    removed: dict[int, list[int]]
+    """Heads by layer, both counted from 0 as in the dense model; layers that lose none are left out."""
+    scores: list[list[float]]
+    """Of every head of the dense model, layer by layer; the larger, the more important."""
 
 
 class Provenance(_Block):
@@ -149,12 +165,17 @@ class Result(_Block):
     size: Size
     labels: str
     """Of the validation examples, packed by `pack_numbers`, in the order of the predictions."""
-    masks: MaskFile
+    masks: MaskFile | None = None
+    """Null where attention heads were removed: `heads` says it all."""
+    heads: Heads | None = None
+    """Null where weights were masked."""
     provenance: Provenance
 
     def to_json(self) -> str:
         """Serialise for the store: keys in the schema's order, floats in full."""
-        return json.dumps(self.model_dump(mode="json"), indent=1, allow_nan=False) + "\n"
+        # Only one of the two is there, and the other one is left out.
+        absent = {key for key in ("masks", "heads") if getattr(self, key) is None}
+        return json.dumps(self.model_dump(mode="json", exclude=absent), indent=1, allow_nan=False) + "\n"
 
     def row(self) -> dict[str, Any]:
         """Flatten to one row: what `ResultStore.load` and every table and figure read."""
@@ -174,6 +195,7 @@ class Result(_Block):
             "theoretical_speedup": self.size.theoretical_speedup,
             "requested_keep": cell.keep,
             "requested_compression": cell.compression,
+            "requested_heads": cell.heads,
             "n": self.after_retraining.n,
             "data_sha256": self.fingerprints.data,
             "model_sha256": self.fingerprints.model,
@@ -240,6 +262,12 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise
 
 
+def remove_leftovers(path: Path) -> None:
+    """Remove what `write_atomically` had not finished when its process was killed."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        leftover.unlink(missing_ok=True)
+
+
 class ResultStore:
     """A folder of results: `<grid>/<task>/<strategy>/<amount>_seed<k>.json`."""
 
@@ -267,8 +295,12 @@ class ResultStore:
     def read(self, path: Path) -> Result:
         """Read one result. Raises UserError for a file that is no result of a schema known here."""
         try:
+            if (size := path.stat().st_size) > _LARGEST_BYTES:
+                raise UserError(f"result {str(path)!r}: {size:,} bytes; at most {_LARGEST_BYTES:,} are read")
             tree = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except UserError:
+            raise
+        except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"result {str(path)!r} is not valid JSON: {error}") from error
         version = tree.get("schema_version") if isinstance(tree, dict) else None
         if isinstance(version, int) and version > SCHEMA_VERSION:
@@ -289,7 +321,9 @@ class ResultStore:
     def paths(self) -> Iterator[Path]:
         """List the file of every result below the folder, in order."""
         for path in sorted(self.folder.rglob("*.json")):
-            if not any(part.startswith(".") for part in path.relative_to(self.folder).parts):
+            hidden = any(part.startswith(".") for part in path.relative_to(self.folder).parts)
+            is_result = not path.name.endswith(".failed.json") and path.parent.name != LATENCY_FOLDER
+            if not hidden and is_result:
                 yield path
 
     def results(self) -> Iterator[Result]:

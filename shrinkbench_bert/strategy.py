@@ -10,10 +10,11 @@ import inspect
 import pkgutil
 import sys
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from enum import Flag, auto
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from shrinkbench_bert.errors import UserError, unknown
 
@@ -22,15 +23,16 @@ if TYPE_CHECKING:
 
     from shrinkbench_bert.protocol import Protocol
 
-Scope = Literal["layer", "global"]
+Scope = Literal["layer", "global", "heads"]
 
 
 class Need(Flag):
-    """What a strategy wants to be shown besides the weight; it is measured only if asked for."""
+    """What a strategy wants to be shown besides the weights; it is measured only if asked for."""
 
     NOTHING = 0
     GRADIENT = auto()
     ACTIVATION = auto()
+    ATTENTION = auto()
 
 
 class Signal:
@@ -60,40 +62,96 @@ class Signal:
     @property
     def gradient(self) -> Tensor:
         """dL/dw of this batch, the shape of `weight`; for a smoothed strategy the mean of eta passes."""
-        return self._declared(self._gradient, Need.GRADIENT)
+        return _declared(self._gradient, Need.GRADIENT)
 
     @property
     def activation(self) -> Tensor:
         """Mean output of the parameter's Linear over the batch's tokens: (out, 1), or (out,) for a bias."""
-        return self._declared(self._activation, Need.ACTIVATION)
+        return _declared(self._activation, Need.ACTIVATION)
 
-    def _declared(self, signal: Tensor | None, need: Need) -> Tensor:
-        if signal is None:
-            raise UserError(
-                f"score() reads the {need.name.lower()}, which `needs` does not name: "  # type: ignore[union-attr]
-                f"add Need.{need.name}"
-            )
-        return signal
+
+@dataclass(frozen=True)
+class HeadWeights:
+    """The slices of one layer's projections that belong to each head, with their biases."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    """(heads, size, hidden + 1): each row is followed by its bias, 0 where there is none."""
+    output: Tensor
+    """(heads, hidden, size): the columns that read the head; the bias belongs to no head."""
+
+
+class HeadSignal:
+    """What a head strategy sees of one layer's heads, for one batch of data.
+
+    Heads are those that are still there, in order.
+    """
+
+    def __init__(
+        self,
+        layer: int,
+        weights: HeadWeights,
+        generator: Generator,
+        *,
+        attendable: Tensor | None = None,
+        attention: Tensor | None = None,
+        gradient: Tensor | None = None,
+    ) -> None:
+        self.layer = layer
+        """Counted from 0."""
+        self.weights = weights
+        """Each head's slices of the four projections."""
+        self.generator = generator
+        """A CPU generator seeded by the cell, the strategy and the layer."""
+        self._attendable = attendable
+        self._attention = attention
+        self._gradient = gradient
+
+    @property
+    def attendable(self) -> Tensor:
+        """True for every token but padding, special tokens included: (batch, tokens)."""
+        return _declared(self._attendable, Need.ATTENTION)
+
+    @property
+    def attention(self) -> Tensor:
+        """Attention weights: (batch, heads, queries, keys). Rows sum to 1; padding keys have 0."""
+        return _declared(self._attention, Need.ATTENTION)
+
+    @property
+    def gradient(self) -> Tensor:
+        """dL/d gate of each sequence's own loss, at a gate of 1 on the head's output: (batch, heads)."""
+        return _declared(self._gradient, Need.GRADIENT)
+
+
+def _declared(signal: Tensor | None, need: Need) -> Tensor:
+    if signal is None:
+        raise UserError(
+            f"score() reads the {need.name.lower()}, which `needs` does not name: "  # type: ignore[union-attr]
+            f"add Need.{need.name}"
+        )
+    return signal
 
 
 class Strategy(ABC):
-    """Importance of every prunable parameter; the larger, the longer it is kept.
+    """Importance of every prunable parameter, or attention head; the larger, the longer it is kept.
 
     A subclass gives `scope`, `needs` and `score`. A class attribute named like a field of `Protocol`
     (for example `shift`) takes its value from the cell's protocol.
     """
 
     scope: ClassVar[Scope]
-    """Rank scores within each tensor ("layer") or over all of them ("global")."""
+    """Rank scores within each tensor ("layer"), over all of them ("global"), or of heads ("heads")."""
     needs: ClassVar[Need] = Need.NOTHING
     smooth: ClassVar[bool] = False
     """Average signals over `eta` passes with noise added to the Linears' outputs (eqs. 8 and 9)."""
 
     @abstractmethod
-    def score(self, s: Signal) -> Tensor:
-        """Score one parameter on one batch: a tensor of `s.weight`'s shape.
+    def score(self, s: Any) -> Tensor:
+        """Score one parameter on one batch: a `Signal` in, a tensor of `s.weight`'s shape out.
 
-        Scores are summed over batches. A strategy that needs no data is called once.
+        Scores are summed over batches. A strategy that needs no data is called once. For attention
+        heads see `HeadStrategy`.
         """
 
     @classmethod
@@ -123,6 +181,24 @@ class GlobalStrategy(Strategy):
     scope = "global"
 
 
+class HeadStrategy(Strategy):
+    """A strategy that ranks attention heads. The grid says whether over all layers or in each."""
+
+    scope = "heads"
+
+    @abstractmethod
+    def score(self, s: HeadSignal) -> Tensor:
+        """Score one layer's heads on one batch: (heads,), the mean over the batch's sequences.
+
+        More numbers per head, (heads, m), are for a strategy whose `overall` makes one of them. The
+        mean over all sequences is taken. A strategy that needs no data is called once.
+        """
+
+    def overall(self, scores: list[Tensor]) -> list[Tensor]:
+        """Turn the means of all layers into scores, (heads,) each; as they are unless overridden."""
+        return scores
+
+
 _REGISTRY: dict[str, type[Strategy]] = {}
 S = TypeVar("S", bound=type[Strategy])
 
@@ -135,8 +211,11 @@ def register_strategy(cls: S) -> S:
             f"strategy {cls.__name__!r} of {cls.__module__} has the name of one in {known.__module__}: "
             "give it another name"
         )
-    if getattr(cls, "scope", None) not in ("layer", "global"):
-        raise UserError(f"strategy {cls.__name__!r}: derive it from LayerStrategy or GlobalStrategy")
+    if getattr(cls, "scope", None) not in ("layer", "global", "heads"):
+        raise UserError(
+            f"strategy {cls.__name__!r}: derive it from LayerStrategy or GlobalStrategy, or, for attention "
+            "heads, from HeadStrategy"
+        )
     if inspect.isabstract(cls):
         raise UserError(f"strategy {cls.__name__!r}: define score(self, s)")
     _REGISTRY[cls.__name__] = cls
@@ -158,10 +237,12 @@ def get_strategy(name: str) -> type[Strategy]:
     return _REGISTRY[name]
 
 
-def strategy_names() -> list[str]:
-    """List the registered names in alphabetical order."""
+def strategy_names(of: Literal["weights", "heads"] | None = None) -> list[str]:
+    """List the registered names in alphabetical order: all, or those that score one sort of thing."""
     _load_builtin()
-    return sorted(_REGISTRY)
+    return sorted(
+        name for name, cls in _REGISTRY.items() if of is None or (cls.scope == "heads") == (of == "heads")
+    )
 
 
 def load_plugin(plugin: str, folder: Path) -> None:

@@ -21,6 +21,14 @@ class TensorFile:
     tensors: dict[str, Tensor]
     facts: dict[str, Any]
 
+    def holds(self, like: Mapping[str, Tensor], prefix: str = "") -> bool:
+        """Say whether each tensor of `like` is there, under `prefix`, with its shape and dtype."""
+        found = [self.tensors.get(prefix + name) for name in like]
+        return all(
+            tensor is not None and (tensor.shape, tensor.dtype) == (wanted.shape, wanted.dtype)
+            for tensor, wanted in zip(found, like.values(), strict=True)
+        )
+
 
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 over names, shapes, dtypes and values."""
@@ -34,10 +42,12 @@ def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
 def write_tensors(path: Path, content: TensorFile, depends_on: str) -> None:
     """Write atomically; `depends_on` is a digest of everything that decides the content."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in content.tensors.items()}
+    facts = json.dumps(content.facts)
     metadata = {
         "depends_on": depends_on,
         "sha256": tensors_digest(tensors),
-        "facts": json.dumps(content.facts),
+        "facts": facts,
+        "facts_sha256": _text_digest(facts),
     }
     write_atomically(path, save(tensors, metadata))
 
@@ -50,8 +60,16 @@ def read_tensors(path: Path, depends_on: str) -> TensorFile | None:
             if metadata.get("depends_on") != depends_on:
                 return None
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        facts = metadata["facts"]
+        # Older files have no digest of their facts.
+        if metadata.get("facts_sha256", digest := _text_digest(facts)) != digest:
+            return None
         if metadata["sha256"] != tensors_digest(tensors):
             return None
-        return TensorFile(tensors, json.loads(metadata["facts"]))
-    except (OSError, SafetensorError, KeyError, ValueError):
+        return TensorFile(tensors, json.loads(facts))
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError, RecursionError):
         return None
+
+
+def _text_digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -59,7 +59,7 @@ def users_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     strategy._REGISTRY.update(before)
 
 
-@pytest.fixture(params=[*strategy_names(), USERS_OWN])
+@pytest.fixture(params=[*strategy_names("weights"), USERS_OWN])
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -77,7 +77,7 @@ def batches(model: PreTrainedModel, make_batches) -> list[dict[str, Tensor]]:
 @pytest.fixture(scope="module", params=["paper", "released", "sound"])
 def together(request: pytest.FixtureRequest, model, batches) -> tuple[str, dict, dict]:
     """A protocol, and the scores of all strategies run beside each other, in two orders."""
-    names, protocol = strategy_names(), request.param
+    names, protocol = strategy_names("weights"), request.param
     assert USERS_OWN in names
     there = run(model, batches, *names, protocol=protocol)
     return protocol, there, run(model, batches, *reversed(names), protocol=protocol)
@@ -88,7 +88,7 @@ def on_an_architecture(request: pytest.FixtureRequest, make_model, make_batches)
     """A model of each kind with each sort of head, and all strategies' scores."""
     kind, task = request.param
     model = make_model(kind, task)
-    return model, run(model, make_batches(model, task, 2), *strategy_names(), task=task)
+    return model, run(model, make_batches(model, task, 2), *strategy_names("weights"), task=task)
 
 
 def run(model: PreTrainedModel, batches: Any, *names: str, task: str = "sst2", **choices: Any) -> dict:

@@ -19,6 +19,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.numpy import load_file
+from tiny_grid import Contents, contents
 from transformers import AutoModel, AutoModelForSequenceClassification, BertConfig
 
 from shrinkbench_bert import Experiment, Grid, Result, ResultStore, UserError, cli, load_task, run_grid
@@ -47,8 +48,6 @@ KEEPS = [0.5, 0.1]
 # One strategy of each kind: random and weights only, clean, smoothed; layer-wise and global.
 FEW = ["LayerSmoothGradCAM", "GlobalMagGrad", "LayerRandom"]
 
-Contents = dict[str, bytes]
-
 
 @dataclass(frozen=True)
 class Bench:
@@ -62,18 +61,6 @@ class Bench:
     def run(self, folder: Path, **overrides: Any) -> Contents:
         run_grid(self.grid(**overrides), ResultStore(folder))
         return contents(folder)
-
-
-def contents(folder: Path) -> Contents:
-    """What must be equal between equal runs: every result up to its last block, the provenance."""
-    found = {}
-    for path in sorted(folder.glob("*/*/*.json")):
-        head, mark, tail = path.read_bytes().partition(b'\n "provenance": {')
-        assert mark
-        assert list(json.loads(path.read_bytes()))[-1] == "provenance"
-        assert tail.endswith(b"\n }\n}\n")  # nothing follows it
-        found[str(path.relative_to(folder))] = head
-    return found
 
 
 def results(folder: Path) -> list[Result]:
@@ -201,7 +188,9 @@ def total_parameters(checkpoint: Path, classes: int) -> int:
 class TestWhatIsStored:
     def test_the_tiny_grid_knows_every_strategy_there_is(self) -> None:
         assert [name for name in strategy_names() if name in STRATEGIES] == STRATEGIES
-        ours = [n for n in strategy_names() if "plugin" not in strategy_module.get_strategy(n).__module__]
+        ours = [
+            n for n in strategy_names("weights") if "plugin" not in strategy_module.get_strategy(n).__module__
+        ]
         assert set(ours) == set(STRATEGIES), "a new strategy: add it to this test's grid"
 
     def test_one_file_per_cell_at_a_path_a_person_can_read(self, finished: Finished) -> None:

@@ -237,7 +237,7 @@ class TestShippedGrids:
         grid = Grid.from_toml(path)
         assert grid.name == path.stem
         assert len(grid.description) > 20
-        amounts = len(grid.keep) + len(grid.compression)
+        amounts = len(grid.keep) + len(grid.compression) + len(grid.heads)
         cells = list(grid.cells())
         assert len(cells) == len(grid.tasks) * len(grid.strategies) * len(grid.seeds) * amounts
         assert set(grid.strategies) <= set(strategy_names())

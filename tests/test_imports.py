@@ -19,6 +19,7 @@ PACKAGE = "shrinkbench_bert"
 # Importing any of these imports torch, or may.
 HEAVY = {"torch", "transformers", "datasets", "safetensors.torch", "accelerate", "sentence_transformers"}
 TORCHLESS = (
+    "timings",
     "grid",
     "store",
     "tasks",
@@ -28,6 +29,10 @@ TORCHLESS = (
     "strategy",
     "cli",
     "analysis",
+    "failures",
+    "locks",
+    "logs",
+    "status",
     "report",
     "report.claims",
     "mini_glue",
@@ -117,7 +122,7 @@ class TestDirection:
             assert not heavy, f"{name} reaches {sorted(heavy)}"
 
     def test_the_report_reads_results_only(self) -> None:
-        below = {"store", "tasks", "metrics", "errors", "packing", "analysis"}
+        below = {"store", "timings", "tasks", "metrics", "errors", "packing", "analysis"}
         for part, allowed in (("analysis", below), ("report", below | {"report"})):
             for name, targets in graph(lazy=True).items():
                 if name.startswith(f"{PACKAGE}.{part}"):
@@ -130,9 +135,10 @@ class TestDirection:
         assert not heavy
 
     def test_nothing_below_the_experiment_imports_it(self) -> None:
-        above = {PACKAGE, *(f"{PACKAGE}.{name}" for name in ("cli", "runner", "planning"))}
+        above = {PACKAGE, *(f"{PACKAGE}.{name}" for name in ("cli", "runner", "planning", "work"))}
+        above |= {name for name in graph(lazy=True) if name.startswith(f"{PACKAGE}.executors")}
         for name, targets in graph(lazy=True).items():
-            for upper in ("experiment", "runner", "planning", "cli"):
+            for upper in ("experiment", "work", "executors", "runner", "planning", "cli"):
                 if f"{PACKAGE}.{upper}" in targets:
                     assert name in above, f"{name} imports {upper}"
 

@@ -18,7 +18,7 @@ import pandas as pd
 
 from shrinkbench_bert.analysis.bits import Bits, kept_by_both, read_bits
 from shrinkbench_bert.errors import UserError
-from shrinkbench_bert.store import Result, ResultStore, write_atomically
+from shrinkbench_bert.store import MaskFile, Result, ResultStore, write_atomically
 
 FILE = "overlaps.csv"
 _SIDES = [f"{field}_{side}" for side in ("a", "b") for field in ("task", "strategy", "seed", "masks")]
@@ -43,8 +43,10 @@ class Overlaps:
 def overlaps(store: ResultStore, results: Sequence[Result]) -> Overlaps:
     """Count for every pair worth comparing, reading only masks whose counts are not stored yet.
 
-    Writes new counts to `overlaps.csv` in the grid's folder. Raises UserError if that file is damaged.
+    Writes new counts to `overlaps.csv` in the grid's folder. Results whose attention heads were removed
+    have no masks and are passed over. Raises UserError if that file is damaged.
     """
+    results = [result for result in results if result.masks is not None]
     stored = _read(store)
     known = {tuple(row[key] for key in _KEY): row for row in stored}
     rows: list[Row] = []
@@ -79,8 +81,13 @@ class _Masks:
     def of(self, result: Result) -> dict[str, Bits] | None:
         key = str(result.cell)
         if key not in self._bits:
-            self._bits[key] = read_bits(self.store.mask_path(result.cell), result.masks.sha256)
+            self._bits[key] = read_bits(self.store.mask_path(result.cell), _manifest(result).sha256)
         return self._bits[key]
+
+
+def _manifest(result: Result) -> MaskFile:
+    assert result.masks is not None  # the others are passed over
+    return result.masks
 
 
 def _by_amount(results: Iterable[Result]) -> dict[str, list[Result]]:
@@ -95,13 +102,13 @@ def _pairs(results: list[Result]) -> Iterator[tuple[Result, Result]]:
     for a, b in combinations_with_replacement(results, 2):
         one, other = a.cell, b.cell
         differ = (one.task != other.task) + (one.seed != other.seed) + (one.strategy != other.strategy)
-        if differ <= 1 and a.masks.shapes == b.masks.shapes:
+        if differ <= 1 and _manifest(a).shapes == _manifest(b).shapes:
             yield a, b
 
 
 def _side(result: Result) -> tuple[str, str, int, str]:
     cell = result.cell
-    return cell.task, cell.strategy, cell.seed, result.masks.sha256[:_SHOWN_DIGITS]
+    return cell.task, cell.strategy, cell.seed, _manifest(result).sha256[:_SHOWN_DIGITS]
 
 
 def _read(store: ResultStore) -> list[Row]:
@@ -122,7 +129,7 @@ def _write(store: ResultStore, rows: list[Row]) -> None:
 
 
 def _long(rows: list[Row], results: Sequence[Result]) -> pd.DataFrame:
-    sizes = {name: prod(shape) for r in results for name, shape in r.masks.shapes.items()}
+    sizes = {name: prod(shape) for r in results for name, shape in _manifest(r).shapes.items()}
     fields = [key for key in _KEY if not key.startswith("masks")]
     wide = pd.DataFrame(rows, columns=[*_KEY, *sizes])
     long = wide.melt(_KEY, list(sizes), "tensor", "both").dropna(subset="both")

@@ -16,11 +16,12 @@ from shrinkbench_bert.analysis.losses import samples
 from shrinkbench_bert.analysis.overlaps import Overlaps, overlaps
 from shrinkbench_bert.analysis.similarity import with_iou
 from shrinkbench_bert.errors import UserError
-from shrinkbench_bert.report.aggregate import by_compression, check_one_grid, long_form
+from shrinkbench_bert.report.aggregate import by_compression, by_heads, check_one_grid, long_form
 from shrinkbench_bert.report.claims import decide_claims
 from shrinkbench_bert.report.claims.rendering import markdown
 from shrinkbench_bert.report.evidence import write_evidence
 from shrinkbench_bert.report.figures import figures, write_figures
+from shrinkbench_bert.report.heads import write_heads_report
 from shrinkbench_bert.report.labels import Header
 from shrinkbench_bert.report.mask_figures import mask_figures
 from shrinkbench_bert.report.tables import write_tables
@@ -44,6 +45,8 @@ def write_report(store: ResultStore, plots: Path) -> Report:
     """
     results, frame = read_grid(store)
     points = long_form(frame)
+    if by_heads(frame):
+        return Report(write_heads_report(store, results, frame, points, plots), left_out="")
     header = Header.of(frame, by_compression(frame))
     found = overlaps(store, results)
     claims = plots / "claims.md"

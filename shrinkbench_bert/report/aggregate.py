@@ -9,6 +9,8 @@ from shrinkbench_bert.report.style import order
 from shrinkbench_bert.tasks import TASKS
 
 STAGES = ("after_retraining", "before_retraining")
+AMOUNTS = ("keep", "compression", "heads")
+"""Ways to give an amount; a grid has one of them."""
 REFERENCES = ("dense", "baseline")
 """Stages that belong to no strategy and no amount."""
 
@@ -25,13 +27,14 @@ def check_one_grid(frame: pd.DataFrame, folder: str) -> None:
         values = frame[column].drop_duplicates().tolist()
         if len(values) > 1:
             raise UserError(f"results in {folder!r}: {column} = {values}: a report shows one only")
+    kinds = [kind for kind in AMOUNTS if frame[f"requested_{kind}"].notna().any()]
+    if len(kinds) > 1:
+        raise UserError(f"results in {folder!r}: some amounts are {kinds[0]}, others {kinds[1]}")
     for task, rows in frame.groupby("task"):
         for column in _OF_THE_TASK:
             values = rows[column].drop_duplicates().tolist()
             if len(values) > 1:
                 raise UserError(f"results in {folder!r}: {column} of {task} = {values}: one is expected")
-    if frame["requested_keep"].notna().any() and frame["requested_compression"].notna().any():
-        raise UserError(f"results in {folder!r}: some amounts are keep, others compression")
     twice = frame[frame.duplicated(_CELL)]
     if not twice.empty:
         raise UserError(f"results in {folder!r}: two for {twice[_CELL].iloc[0].to_dict()}")
@@ -40,6 +43,11 @@ def check_one_grid(frame: pd.DataFrame, folder: str) -> None:
 def by_compression(frame: pd.DataFrame) -> bool:
     """Whether the amounts were given as compression; as the fraction kept otherwise."""
     return bool(frame["requested_compression"].notna().any())
+
+
+def by_heads(frame: pd.DataFrame) -> bool:
+    """Whether the amounts are fractions of the attention heads removed."""
+    return bool(frame["requested_heads"].notna().any())
 
 
 def long_form(frame: pd.DataFrame) -> pd.DataFrame:
@@ -53,9 +61,10 @@ def long_form(frame: pd.DataFrame) -> pd.DataFrame:
     Strategies stand in the order of `style.order`, and of each the amounts from the mildest to
     the hardest.
     """
-    requested = "requested_compression" if by_compression(frame) else "requested_keep"
+    requested = next(f"requested_{kind}" for kind in AMOUNTS if frame[f"requested_{kind}"].notna().any())
     frame = frame.assign(requested=pd.to_numeric(frame[requested]))
-    frame = frame.sort_values(["requested", "seed"], ascending=[by_compression(frame), True])
+    # The more is kept, the milder; the more is compressed or removed, the harder.
+    frame = frame.sort_values(["requested", "seed"], ascending=[requested != "requested_keep", True])
     values = []
     for name, task in TASKS.items():
         rows = frame[frame["task"] == name]

@@ -55,6 +55,17 @@ STYLES = {
     "LayerRandom": Style("#555555", ">", DOTTED),
     "GlobalRandom": Style("#999999", "<", DOTTED, filled=False),
 }
+# Never in one figure with the others, so that looks may come again. Attention metrics are blue and green.
+HEAD_STYLES = {
+    "HeadEntropy": Style("#0072B2", "o", SOLID),
+    "HeadSparsity": Style("#56B4E9", "s", LONG_DASHED),
+    "HeadDistribution": Style("#009E73", "D", SOLID),
+    "HeadAttention": Style("#005A43", "P", DASH_DOT),
+    "HeadGradient": Style("#D55E00", "^", SOLID),
+    "HeadMagnitude": Style("#A0286E", "*", LONG_DASHED),
+    "HeadRandom": Style("#555555", ">", DOTTED),
+}
+_KNOWN = STYLES | HEAD_STYLES
 
 _OTHER_COLORS = ("#332288", "#999933", "#661100", "#44AA99", "#B2182B", "#7A5195")
 _OTHER_MARKERS = ("o", "s", "^", "v", "D", "P", "X", "*", "h")
@@ -71,8 +82,8 @@ def style(strategy: str) -> Style:
 
     The dash of an unknown strategy is none that a known one has.
     """
-    if strategy in STYLES:
-        return STYLES[strategy]
+    if strategy in _KNOWN:
+        return _KNOWN[strategy]
     rest, color = divmod(zlib.crc32(strategy.encode()), len(_OTHER_COLORS))
     rest, marker = divmod(rest, len(_OTHER_MARKERS))
     dash = rest % len(_OTHER_DASHES)
@@ -80,6 +91,6 @@ def style(strategy: str) -> Style:
 
 
 def order(strategies: Iterable[str]) -> list[str]:
-    """Order names for tables: known ones as in `STYLES`, then the others alphabetically."""
+    """Order names for tables: known ones as they stand above, then the others alphabetically."""
     names = set(strategies)
-    return [name for name in STYLES if name in names] + sorted(names - STYLES.keys())
+    return [name for name in _KNOWN if name in names] + sorted(names - _KNOWN.keys())

@@ -57,6 +57,8 @@ def depth(test: Depth, evidence: Evidence) -> list[Finding]:
     """Fit a line through IoU by layer, for every seed."""
     findings = []
     for task, rows in _masks(evidence.iou, test.pairs, test.keep):
+        if rows["layer"].nunique() < 2:
+            continue  # one point has no slope
         by_layer = rows.groupby(["seed_a", "layer"], as_index=False)[test.of].mean()
         slopes = [
             float(stats.linregress(own["layer"], own[test.of]).slope) for _, own in by_layer.groupby("seed_a")

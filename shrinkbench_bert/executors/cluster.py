@@ -1,0 +1,234 @@
+"""Many cells at once, on Dask workers: local processes, or a cluster that somebody started.
+
+The results folder is shared by all machines: workers read the shared weights and masks from it and store
+their results in it, so that a finished cell outlives its worker, the scheduler and the run itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from collections import deque
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from uuid import uuid4
+
+from shrinkbench_bert.errors import UserError
+from shrinkbench_bert.failures import FailedCell, record_failure
+from shrinkbench_bert.fingerprints import fingerprints
+from shrinkbench_bert.grid import Cell
+from shrinkbench_bert.locks import hold
+from shrinkbench_bert.store import Fingerprints, ResultStore, write_atomically
+from shrinkbench_bert.work import Outcome, Progress, Site, Workbench
+
+try:
+    from distributed import Client, Future, KilledWorker, LocalCluster, as_completed
+except ImportError as error:
+    raise UserError("--workers and --scheduler need Dask: pip install 'shrinkbench-bert[cluster]'") from error
+
+_log = logging.getLogger(__name__)
+_LOGGER = "shrinkbench_bert"
+
+
+class ClusterLost(ConnectionError):
+    """The scheduler is gone, and with it what was running; what is stored is stored."""
+
+
+@dataclass(frozen=True)
+class LocalWorkers:
+    """Runs cells in `workers` processes on this machine.
+
+    Each gets `threads` threads of torch; an equal share of this machine's cores if left out.
+    """
+
+    workers: int
+    threads: int | None = None
+    elsewhere: bool = False
+
+    def cluster(self) -> LocalCluster:
+        """Start the processes; one that dies is started again."""
+        return LocalCluster(
+            n_workers=self.workers,
+            threads_per_worker=1,
+            memory_limit=None,
+            dashboard_address="127.0.0.1:0",  # not 8787, which another run may have
+            preload=["shrinkbench_bert.executors.uninterrupted"],
+            silence_logs=logging.ERROR,
+        )
+
+    def run(
+        self, groups: Iterable[list[Cell]], site: Site, progress: Progress
+    ) -> Generator[tuple[Cell, Outcome]]:
+        """As `Executor.run`."""
+        site = replace(site, threads=self.threads or max(1, (os.cpu_count() or 1) // self.workers))
+        with (
+            self.cluster() as cluster,
+            Client(cluster) as client,
+        ):
+            yield from drive(client, groups, site)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Runs cells on the workers of the Dask scheduler at `address`, e.g. `tcp://10.0.0.1:8786`.
+
+    A grid with `device = "cuda"` runs on workers that offer the resource `GPU`, one cell on each.
+    """
+
+    address: str
+    threads: int | None = None
+    elsewhere: bool = True
+
+    def run(
+        self, groups: Iterable[list[Cell]], site: Site, progress: Progress
+    ) -> Generator[tuple[Cell, Outcome]]:
+        """As `Executor.run`. Raises UserError if there is no such scheduler, or no fitting worker."""
+        try:
+            client = Client(self.address, timeout=10)
+        except (OSError, ValueError) as error:
+            raise UserError(f"scheduler {self.address!r} cannot be reached: {error}") from error
+        with client:
+            resources = {"GPU": 1.0} if site.device == "cuda" else {}
+            workers = client.scheduler_info(n_workers=-1)["workers"].values()
+            if resources and workers and not any("GPU" in worker["resources"] for worker in workers):
+                raise UserError(
+                    f"scheduler {self.address!r}: none of its {len(workers)} workers offers a GPU: "
+                    'start them with --resources "GPU=1"'
+                )
+            yield from drive(client, groups, site, resources)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One piece of work: the shared stages of `cells`, or a single cell."""
+
+    cells: tuple[Cell, ...]
+    shared: bool
+    fingerprints: tuple[Fingerprints, ...]
+    """Of the cells, where the run was started."""
+    folder_id: str
+    wait: bool = False
+
+
+def do(site: Site, job: Job) -> Outcome:
+    """Do one piece of work in a worker."""
+    with _ONE_AT_A_TIME:
+        _check_worker(site, job)
+        bench = _workbench(site)
+        if job.shared:
+            return bench.share(job.cells, wait=job.wait)
+        (cell,) = job.cells
+        return bench.run(cell, job.cells, wait=job.wait)
+
+
+# Torch's random generators are the process's: a worker with several threads still does one thing at a time.
+_ONE_AT_A_TIME = threading.Lock()
+
+
+@lru_cache(maxsize=1)
+def _workbench(site: Site) -> Workbench:
+    logging.getLogger(_LOGGER).setLevel(logging.INFO)
+    return Workbench(site)
+
+
+def _check_worker(site: Site, job: Job) -> None:
+    """Refuse to work on another folder, or with other data, weights or formulas, than was asked for."""
+    where = f"worker on {socket.gethostname()}"
+    path = site.folder / ".cache" / "folder-id"
+    if not path.is_file() or path.read_text() != job.folder_id:
+        raise UserError(f"{where}: {str(site.folder)!r} is not the results folder there; it must be shared")
+    _workbench(site)  # loads the plugins
+    for cell, expected in zip(job.cells, job.fingerprints, strict=True):
+        found = fingerprints(cell)
+        differing = [name for name, value in expected if getattr(found, name) != value]
+        if differing:
+            raise UserError(
+                f"{where}: {cell}: its {' and '.join(differing)} differ from where the run was started"
+            )
+
+
+def drive(
+    client: Client,
+    groups: Iterable[list[Cell]],
+    site: Site,
+    resources: dict[str, float] | None = None,
+) -> Generator[tuple[Cell, Outcome]]:
+    """Hand out work to a client's workers: shared stages first, then the cells that need them.
+
+    A few pieces more than there are workers are out at any time: the scheduler never holds a whole grid,
+    and what dies with a worker is little.
+
+    Raises:
+        UserError: bad input that only the work itself can find.
+        ClusterLost: the scheduler is gone.
+    """
+    folder_id = _folder_id(ResultStore(site.folder))
+    ready = deque(_job(cells, folder_id, shared=True) for cells in groups)
+    out: dict[Future[Outcome], Job] = {}
+    completed = as_completed()
+    try:
+        with _forwarded_log(client):
+            while ready or out:
+                while ready and len(out) < 2 * max(1, len(client.nthreads())):
+                    job = ready.popleft()
+                    future = client.submit(do, site, job, pure=False, resources=resources or None)
+                    out[future] = job
+                    completed.add(future)
+                future = next(completed)
+                job = out.pop(future)
+                outcome = _outcome(future, job, site)
+                if outcome is Outcome.BUSY:
+                    ready.append(replace(job, wait=True))
+                elif job.shared and outcome is Outcome.STORED:
+                    ready.extendleft(_job([cell], folder_id, shared=False) for cell in reversed(job.cells))
+                else:
+                    yield from ((cell, outcome) for cell in job.cells)
+    finally:
+        client.cancel(list(out))
+
+
+def _job(cells: Iterable[Cell], folder_id: str, *, shared: bool) -> Job:
+    cells = tuple(cells)
+    return Job(cells, shared, tuple(fingerprints(cell) for cell in cells), folder_id)
+
+
+def _outcome(future: Future[Outcome], job: Job, site: Site) -> Outcome:
+    """What came of a job; a job that took several workers down with it has failed."""
+    if future.status in ("cancelled", "lost"):
+        raise ClusterLost("the scheduler is lost")
+    try:
+        return future.result()
+    except KilledWorker as error:
+        for cell in job.cells:
+            failure = FailedCell(
+                cell=cell,
+                stage="shared stages" if job.shared else "cell",
+                cause=f"its worker died, {error.allowed_failures + 1} times: out of memory?",
+                provenance=None,
+            )
+            record_failure(ResultStore(site.folder), failure)
+            _log.warning("failed: %s", failure)
+        return Outcome.FAILED
+
+
+def _folder_id(store: ResultStore) -> str:
+    """What tells the results folder from another one at the same path of another machine."""
+    path = store.folder / ".cache" / "folder-id"
+    with hold(path.with_suffix(".lock"), wait=True):
+        if not path.exists():
+            write_atomically(path, uuid4().hex.encode())
+        return path.read_text()
+
+
+@contextmanager
+def _forwarded_log(client: Client) -> Generator[None]:
+    """Let the workers' log lines come out of this process's loggers."""
+    client.forward_logging(_LOGGER, level=logging.INFO)
+    try:
+        yield
+    finally:
+        client.unforward_logging(_LOGGER)

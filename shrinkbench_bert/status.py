@@ -1,0 +1,105 @@
+"""How far a grid is, read from its folder alone: done, running where, failed, left. Never imports torch."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from shrinkbench_bert.errors import UserError
+from shrinkbench_bert.failures import FailedCell, read_failure
+from shrinkbench_bert.grid import Grid
+from shrinkbench_bert.locks import Owner, owner
+from shrinkbench_bert.store import ResultStore
+
+_SAMPLE = 100
+
+
+@dataclass(frozen=True)
+class Status:
+    """What there is of a grid at a moment."""
+
+    name: str
+    cells: int
+    done: int
+    running: dict[str, Owner]
+    """Pieces of work by name: a cell, or the stages that the cells of a task and seed share."""
+    failed: list[FailedCell]
+    left: int
+    """Neither done nor failed; those that are running count."""
+    seconds: float | None
+    """Mean of the latest results; None if there are none."""
+
+    @property
+    def remaining(self) -> timedelta | None:
+        """Time until the rest is done, by as many processes as are working; by one if none is."""
+        if self.seconds is None:
+            return None
+        todo = self.left + len(self.failed)
+        return timedelta(seconds=round(self.seconds * todo / max(1, len(self.running))))
+
+
+def grid_status(grid: Grid, store: ResultStore) -> Status:
+    """Look at a grid's folder; a result counts as done if it is there."""
+    cells = list(grid.cells())
+    paths = [store.path(cell) for cell in cells]
+    stored = [path for path in paths if path.exists()]
+    missing = [cell for cell, path in zip(cells, paths, strict=True) if not path.exists()]
+    failures = [read_failure(store, cell) for cell in missing]
+    failed = [failure for failure in failures if failure is not None]
+    return Status(
+        name=grid.name,
+        cells=len(cells),
+        done=len(stored),
+        running=_running(store),
+        failed=failed,
+        left=len(missing) - len(failed),
+        seconds=_mean_seconds(store, stored),
+    )
+
+
+def _running(store: ResultStore) -> dict[str, Owner]:
+    folder = store.folder / ".cache" / "locks"
+    owners = {path: owner(path) for path in sorted(folder.rglob("*.lock"))}
+    return {str(p.relative_to(folder).with_suffix("")): found for p, found in owners.items() if found}
+
+
+def _mean_seconds(store: ResultStore, stored: Iterable[Path]) -> float | None:
+    latest = heapq.nlargest(_SAMPLE, stored, key=lambda path: path.stat().st_mtime)
+    seconds = []
+    for path in latest:
+        try:
+            seconds.append(sum(store.read(path).provenance.seconds.values()))
+        except UserError:
+            continue  # `run` names it; here it only has no say in the mean
+    return sum(seconds) / len(seconds) if seconds else None
+
+
+def describe_status(status: Status) -> str:
+    """Put a status in words."""
+    lines = [
+        f"grid {status.name}: {status.cells} cells",
+        f"done: {status.done}, running: {len(status.running)}, failed: {len(status.failed)}, "
+        f"left: {status.left}",
+        f"time left: {_in_words(status)}",
+    ]
+    now = datetime.now(UTC)
+    for name, found in status.running.items():
+        lines.append(f"running {name}: {found.host}, process {found.pid}, for {_age(now - found.since)}")
+    lines += [f"failed {failure}" for failure in status.failed]
+    return "\n".join(lines)
+
+
+def _in_words(status: Status) -> str:
+    if status.done == status.cells:
+        return "none"
+    if status.remaining is None:
+        return "unknown, no cell is done yet"
+    who = f"{len(status.running)} at work" if status.running else "if one process starts now"
+    return f"about {status.remaining} ({who}; the mean of the latest results)"
+
+
+def _age(age: timedelta) -> timedelta:
+    return timedelta(seconds=max(0, round(age.total_seconds())))

@@ -1,0 +1,169 @@
+"""The work of a grid, piece by piece, in whichever process it is handed to."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum
+from pathlib import Path
+
+import torch
+
+from shrinkbench_bert.errors import UserError
+from shrinkbench_bert.experiment import Experiment
+from shrinkbench_bert.failures import FailedCell, failure_path, forget_failure, record_failure
+from shrinkbench_bert.fingerprints import fingerprints
+from shrinkbench_bert.grid import Cell
+from shrinkbench_bert.locks import cell_lock, hold, shared_lock
+from shrinkbench_bert.provenance import provenance
+from shrinkbench_bert.stages import Stages, dense_path, resolve_device
+from shrinkbench_bert.store import Result, ResultStore, differences, digest
+from shrinkbench_bert.strategy import load_plugin
+
+_log = logging.getLogger(__name__)
+
+Progress = Callable[[str], None]
+
+# What one cell can do to itself. A full disk, bad input or a defect of ours would meet every cell.
+_FAILURES = (ArithmeticError, MemoryError, torch.OutOfMemoryError)
+
+
+class Outcome(Enum):
+    """What came of a piece of work."""
+
+    STORED = "stored"
+    FAILED = "failed"
+    """Recorded with its cause."""
+    BUSY = "busy"
+    """Another process is doing it."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """What every process that works on a grid must know."""
+
+    grid: str
+    folder: Path
+    """Of the grid's results, absolute."""
+    device: str = "auto"
+    plugins: tuple[str, ...] = ()
+    threads: int | None = None
+    """Of torch; None: as it finds them. Sums of floats depend on it, in their last digits."""
+    tolerance: tuple[tuple[str, float], ...] = ()
+    """Of the grid, by metric."""
+
+
+def stored_result(store: ResultStore, cell: Cell) -> Result | None:
+    """Read a cell's result, or None. Raises UserError if it is damaged, or made by something else."""
+    path = store.path(cell)
+    if not path.exists():
+        return None
+    stored, taken = store.read(path), fingerprints(cell)
+    if stored.digest != digest(cell, taken):
+        raise UserError(
+            f"result {str(path)!r} was made by something else: "
+            + "; ".join(differences(stored, cell, taken))
+            + ". Give the grid another name, or move the old results away"
+        )
+    return stored
+
+
+class Workbench:
+    """Does pieces of work in this process, and keeps open what the next one is likely to share.
+
+    Args:
+        site: of the grid.
+        progress: told what is being done.
+
+    Raises:
+        UserError: a plugin or the device is not there.
+    """
+
+    def __init__(self, site: Site, progress: Progress = lambda what: None) -> None:
+        for plugin in site.plugins:
+            load_plugin(plugin, Path())
+        if site.threads is not None:
+            torch.set_num_threads(site.threads)
+        self.site = site
+        self.progress = progress
+        self.store = ResultStore(site.folder)
+        self._device = resolve_device(site.device)
+        self._open: Stages | None = None
+
+    def share(self, cells: Sequence[Cell], *, wait: bool) -> Outcome:
+        """Make the dense weights and the masks of cells of one model, task and seed.
+
+        Args:
+            cells: all that need them, so that one scoring pass serves them.
+            wait: for another process that is making them.
+        """
+        missing = [cell for cell in cells if stored_result(self.store, cell) is None]
+        if not missing:
+            return Outcome.STORED
+        first = missing[0]
+        masks = [self.store.mask_path(cell) for cell in missing]
+        guards = [dense_path(self.store, first), *masks]
+        with hold(shared_lock(self.store, first), wait=wait, guards=guards) as held:
+            if not held:
+                return Outcome.BUSY
+            stages = self._stages(missing, f"{first.task}, seed {first.seed}")
+            started = datetime.now(UTC)
+            try:
+                stages.prepare()
+            except _FAILURES as error:
+                for cell in missing:
+                    self._fail(cell, stages, error, started)
+                return Outcome.FAILED
+        return Outcome.STORED
+
+    def run(self, cell: Cell, sharing: Sequence[Cell], *, wait: bool) -> Outcome:
+        """Run one cell and store its result.
+
+        Args:
+            cell: to run.
+            sharing: the cells whose masks are made with this one's, if they are not stored.
+            wait: for another process that is running it.
+        """
+        guards = [self.store.path(cell), failure_path(self.store, cell)]
+        with hold(cell_lock(self.store, cell), wait=wait, guards=guards) as held:
+            if not held:
+                return Outcome.BUSY
+            if stored_result(self.store, cell) is not None:
+                return Outcome.STORED
+            stages = self._stages(sharing, str(cell))
+            started = datetime.now(UTC)
+            try:
+                result = Experiment(cell, stages=stages).run()
+            except _FAILURES as error:
+                self._fail(cell, stages, error, started)
+                return Outcome.FAILED
+            of_grid = {"grid": self.site.grid, "tolerance": dict(self.site.tolerance)}
+            self.store.save(result.model_copy(update=of_grid))
+            forget_failure(self.store, cell)
+        return Outcome.STORED
+
+    def _stages(self, cells: Sequence[Cell], label: str) -> Stages:
+        if self._open is None or not _share(self._open.cell, cells[0]):
+            self._open = Stages(cells, device=self._device, store=self.store)
+        self._open.cells = cells
+        self._open.label = label
+        self._open.progress = lambda stage: self.progress(f"{label}: {stage}")
+        return self._open
+
+    def _fail(self, cell: Cell, stages: Stages, error: BaseException, started: datetime) -> None:
+        failure = FailedCell(
+            cell=cell,
+            stage=stages.current,
+            cause=f"{type(error).__name__}: {error}",
+            provenance=provenance(started, stages.seconds, self._device, torch.get_default_dtype()),
+        )
+        record_failure(self.store, failure)
+        stages.seconds = {}
+        _log.warning("failed: %s", failure)
+
+
+def _share(one: Cell, other: Cell) -> bool:
+    own = {"strategy", "keep", "compression"}
+    return one.model_dump(exclude=own) == other.model_dump(exclude=own)

@@ -1,0 +1,266 @@
+"""The same grid on one process, on several and on a cluster: the same results, whoever dies meanwhile."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from distributed import Client, LocalCluster
+from test_faults import wait_for
+from tiny_grid import CELLS, Contents, contents, litter, write_grid
+
+from shrinkbench_bert import Grid, ResultStore, UserError, cli, run_grid
+from shrinkbench_bert.executors.cluster import Cluster, LocalWorkers
+from shrinkbench_bert.executors.in_process import InProcess
+from shrinkbench_bert.failures import read_failure
+from shrinkbench_bert.fingerprints import fingerprints
+from shrinkbench_bert.locks import owner
+from shrinkbench_bert.logs import logging_to
+from shrinkbench_bert.work import Outcome, Site
+
+PLUGIN = """
+from shrinkbench_bert import LayerStrategy, register_strategy
+
+@register_strategy
+class NAME(LayerStrategy):
+    '''w^4.'''
+
+    def score(self, s):
+        return s.weight ** 4
+"""
+
+
+@pytest.fixture(scope="module")
+def file(tiny_checkpoint: Path, tiny_glue: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_grid(tmp_path_factory.mktemp("grid"), tiny_checkpoint, tiny_glue)
+
+
+@pytest.fixture(scope="module")
+def grid(file: Path) -> Grid:
+    return Grid.from_toml(file)
+
+
+@pytest.fixture(scope="module")
+def expected(grid: Grid, tmp_path_factory: pytest.TempPathFactory) -> Contents:
+    folder = tmp_path_factory.mktemp("expected")
+    run_grid(grid, ResultStore(folder))
+    return contents(folder)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    """Two worker processes on loopback."""
+    with LocalWorkers(2).cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def executor(cluster: LocalCluster) -> Cluster:
+    return Cluster(cluster.scheduler_address, threads=1)
+
+
+def run(grid: Grid, folder: Path, executor: Cluster | LocalWorkers) -> tuple[Contents, list[str]]:
+    """Run a grid; return what is stored, and what was done, from the log."""
+    with logging_to(folder.with_suffix(".log")):
+        run_grid(grid, ResultStore(folder), executor)
+    lines = folder.with_suffix(".log").read_text().splitlines()
+    return contents(folder), [line.split("] ")[1].rsplit(" ", 2)[0] for line in lines]
+
+
+class TestSameResults:
+    def test_on_a_cluster_of_two(
+        self, grid: Grid, expected: Contents, executor: Cluster, tmp_path: Path
+    ) -> None:
+        stored, done = run(grid, tmp_path / "tiny", executor)
+        assert stored == expected
+        assert litter(tmp_path / "tiny") == []
+        # Shared stages once per task and seed, and before the cells that need them.
+        work = Counter(done)
+        long = {name: n for name, n in work.items() if name.endswith((": dense", ": score", ": retrain"))}
+        assert len(long) == 2 + 2 + CELLS
+        assert set(long.values()) == {1}
+        for task in ("sst2", "stsb"):
+            first_cell = next(i for i, name in enumerate(done) if name.startswith(f"{task}/"))
+            assert done.index(f"{task}, seed 0: score") < first_cell
+
+    @pytest.mark.faults
+    @pytest.mark.parametrize("workers", [2, 4])
+    def test_in_local_processes(self, grid: Grid, expected: Contents, tmp_path: Path, workers: int) -> None:
+        assert run(grid, tmp_path / "tiny", LocalWorkers(workers))[0] == expected
+
+    def test_in_any_order(self, grid: Grid, expected: Contents, tmp_path: Path) -> None:
+        cells = list(grid.cells())
+        groups = [[c for c in cells if c.task == task] for task in ("sst2", "stsb")]
+        for group in groups:
+            random.Random(7).shuffle(group)
+        site = Site("tiny", tmp_path)
+        outcomes = list(InProcess(threads=1).run(groups, site, lambda what: None))
+        assert outcomes == [(cell, Outcome.STORED) for cell in (*groups[0], *groups[1])]
+        assert contents(tmp_path) == expected
+
+    def plugged(self, folder: Path, file: Path, name: str) -> Grid:
+        """A grid with a strategy of its own, `name`, in a file beside it."""
+        folder.joinpath(f"{name}.py").write_text(PLUGIN.replace("NAME", name))
+        text = f'name = "tiny"\nplugins = ["{name}.py"]\n' + file.read_text()
+        folder.joinpath(f"{name}.toml").write_text(text)
+        settings = {"strategies": [name], "keep": [0.5], "tasks": ["stsb"]}
+        return Grid.from_toml(folder / f"{name}.toml", settings)
+
+    @pytest.mark.usefixtures("own_registry")
+    def test_a_plugin_beside_the_grid(self, file: Path, executor: Cluster, tmp_path: Path) -> None:
+        grid = self.plugged(tmp_path, file, "LayerFarAway")
+        plan = run_grid(grid, ResultStore(tmp_path / "results"), executor)
+        assert (len(plan.missing), plan.failed) == (1, [])
+        assert list(contents(tmp_path / "results")) == ["stsb/LayerFarAway/keep-0.5_seed0.json"]
+
+    @pytest.mark.usefixtures("own_registry")
+    def test_another_formula_on_a_worker_is_refused(
+        self, file: Path, executor: Cluster, tmp_path: Path
+    ) -> None:
+        grid = self.plugged(tmp_path, file, "LayerEdited")
+        fingerprints(next(grid.cells()))
+        plugin = tmp_path / "LayerEdited.py"
+        plugin.write_text(plugin.read_text().replace("** 4", "** 6"))
+        with pytest.raises(UserError, match="its strategy differ"):
+            run_grid(grid, ResultStore(tmp_path / "results"), executor)
+        assert contents(tmp_path / "results") == {}
+
+
+class TestFailures:
+    def test_a_cell_that_diverges(self, file: Path, executor: Cluster, tmp_path: Path) -> None:
+        grid = Grid.from_toml(file, {"recipe.stsb.lr": 1e30, "keep": [0.5]})
+        store = ResultStore(tmp_path)
+        plan = run_grid(grid, store, executor)
+        assert {failure.cell.task for failure in plan.failed} == {"stsb"}
+        assert len(plan.failed) == 3
+        assert all(read_failure(store, failure.cell) == failure for failure in plan.failed)
+        assert len(contents(tmp_path)) == 3
+
+
+class Killer(threading.Thread):
+    """Sends SIGKILL to the first worker that is seen at work on a cell."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(daemon=True)
+        self.folder = folder
+        self.killed: int | None = None
+
+    def run(self) -> None:
+        while self.killed is None:
+            for lock in self.folder.glob(".cache/locks/*/*/*.lock"):
+                found = owner(lock)
+                if found is not None and found.pid:
+                    os.kill(found.pid, signal.SIGKILL)
+                    self.killed = found.pid
+                    return
+            time.sleep(0.01)
+
+
+class TestAWorkerKilled:
+    @pytest.mark.parametrize("kills", [1, pytest.param(10, marks=pytest.mark.faults)])
+    def test_in_mid_cell(
+        self, file: Path, cluster: LocalCluster, executor: Cluster, tmp_path: Path, kills: int
+    ) -> None:
+        slow = Grid.from_toml(file, {"recipe.epochs_retrain": 20, "keep": [0.5]})
+        run_grid(slow, ResultStore(tmp_path / "expected"))
+        for i in range(kills):
+            with Client(cluster) as client:
+                client.wait_for_workers(2, timeout=120)
+            killer = Killer(tmp_path / str(i))
+            killer.start()
+            plan = run_grid(slow, ResultStore(tmp_path / str(i)), executor)
+            killer.join(60)
+            assert killer.killed is not None
+            assert plan.failed == []
+            assert contents(tmp_path / str(i)) == contents(tmp_path / "expected")
+            assert litter(tmp_path / str(i)) == []
+
+
+def started(*command: str, log: Path) -> subprocess.Popen[bytes]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with log.open("wb") as out:
+        return subprocess.Popen(
+            [sys.executable, "-m", "distributed.cli.dask_" + command[0], *command[1:]],
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env=environment,
+        )
+
+
+@pytest.mark.faults
+def test_the_scheduler_is_lost(file: Path, tmp_path: Path) -> None:
+    """Started with Dask's own commands, as on a cluster, and killed while cells are running."""
+    slow = Grid.from_toml(file, {"recipe.epochs_retrain": 40})
+    scheduler = started(
+        "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", log=tmp_path / "scheduler"
+    )
+    worker = None
+    try:
+        wait_for(lambda: "tcp://127" in (tmp_path / "scheduler").read_text())
+        (address,) = re.findall(r"Scheduler at: +(tcp://\S+)", (tmp_path / "scheduler").read_text())
+        worker = started(
+            *("worker", address, "--nthreads", "1", "--no-dashboard", "--death-timeout", "20"),
+            log=tmp_path / "worker",
+        )
+        store = ResultStore(tmp_path / "results")
+
+        def kill() -> None:
+            wait_for(lambda: len(contents(store.folder)) >= 2)
+            scheduler.kill()
+
+        killer = threading.Thread(target=kill, daemon=True)
+        killer.start()
+        with pytest.raises(OSError, match="scheduler"):
+            run_grid(slow, store, Cluster(address, threads=1))
+        assert 2 <= len(contents(store.folder)) < CELLS
+    finally:
+        for process in filter(None, (scheduler, worker)):
+            process.kill()
+            process.wait()
+    run_grid(slow, store)
+    run_grid(slow, ResultStore(tmp_path / "expected"))
+    assert contents(store.folder) == contents(tmp_path / "expected")
+    assert litter(store.folder) == []
+
+
+class TestBadInput:
+    def test_no_scheduler_there(self, grid: Grid, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match=r"tcp://127\.0\.0\.1:9' cannot be reached"):
+            run_grid(grid, ResultStore(tmp_path), Cluster("tcp://127.0.0.1:9"))
+
+    def test_a_folder_that_is_not_shared(self, grid: Grid, executor: Cluster, tmp_path: Path) -> None:
+        site = Site("tiny", tmp_path)
+        outcomes = executor.run([list(grid.cells())], site, lambda what: None)
+        (tmp_path / ".cache").mkdir()
+        (tmp_path / ".cache" / "folder-id").mkdir()  # unreadable, as on a machine that has it not
+        with pytest.raises((UserError, OSError)):
+            next(outcomes)
+
+    def test_two_places_to_run(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        arguments = ["run", "quick", "--workers", "2", "--scheduler", "tcp://127.0.0.1:9"]
+        monkeypatch.setattr(sys, "argv", ["shrinkbench-bert", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        assert stopped.value.code == 2
+        assert "give one of them" in capsys.readouterr().err
+
+    def test_without_dask(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        monkeypatch.setitem(sys.modules, "distributed", None)
+        monkeypatch.delitem(sys.modules, "shrinkbench_bert.executors.cluster")
+        monkeypatch.setattr(sys, "argv", ["shrinkbench-bert", "run", "quick", "--workers", "2"])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        assert stopped.value.code == 2
+        assert "pip install 'shrinkbench-bert[cluster]'" in capsys.readouterr().err
