@@ -187,8 +187,13 @@ def drive(
                     ready.extendleft(_job([cell], folder_id, shared=False) for cell in reversed(job.cells))
                 else:
                     yield from ((cell, outcome) for cell in job.cells)
+    except OSError as error:
+        if client.status == "running":
+            raise  # a worker's: its disk is full, say
+        raise ClusterLost(f"the scheduler is lost: {error}") from error
     finally:
-        client.cancel(list(out))
+        if client.status == "running":
+            client.cancel(list(out))
 
 
 def _job(cells: Iterable[Cell], folder_id: str, *, shared: bool) -> Job:
