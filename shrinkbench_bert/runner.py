@@ -20,7 +20,7 @@ from shrinkbench_bert.models import load_tokenizer
 from shrinkbench_bert.preflight import check_cells
 from shrinkbench_bert.stages import resolve_device
 from shrinkbench_bert.store import Result, ResultStore
-from shrinkbench_bert.work import Outcome, Site, stored_result
+from shrinkbench_bert.work import Outcome, Site, stored_result, tidy
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,7 @@ def run_grid(grid: Grid, store: ResultStore, executor: Executor | None = None) -
     """
     executor = executor or InProcess()
     plan = make_plan(grid, store, elsewhere=executor.elsewhere)
+    tidy(store, plan.done, plan.missing)
     site = Site(
         grid.name,
         store.folder.resolve(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -68,6 +68,20 @@ def stored_result(store: ResultStore, cell: Cell) -> Result | None:
             + ". Give the grid another name, or move the old results away"
         )
     return stored
+
+
+def tidy(store: ResultStore, done: Iterable[Cell], missing: Iterable[Cell]) -> None:
+    """Remove what a process left that was killed after it had stored its last result for a lock."""
+    left = set((store.folder / ".cache" / "locks").rglob("*.lock"))
+    needed = {shared_lock(store, cell) for cell in missing}
+    for cell in done if left else ():
+        if (lock := cell_lock(store, cell)) in left:
+            with hold(lock, wait=False, guards=[store.path(cell), failure_path(store, cell)]) as held:
+                if held:
+                    forget_failure(store, cell)
+        if (lock := shared_lock(store, cell)) in left - needed:
+            with hold(lock, wait=False):
+                left.remove(lock)
 
 
 class Workbench:

@@ -216,6 +216,12 @@ class TestShare:
         samples = [make_sample({"A": 1.9}, keep=0.041), make_sample({"A": mean}, keep=0.147)]
         assert only(performance.share(self.test, evidence(*samples))).verdict == verdict
 
+    def test_of_nothing_gained_there_is_no_share(self) -> None:
+        found = only(
+            performance.share(self.test, evidence(make_sample({"A": 1.0}, keep=0.147, baseline=0.4)))
+        )
+        assert (found.verdict, found.ours) == ("not decidable", "\N{EN DASH}")
+
     def test_the_share_by_hand(self) -> None:
         found = only(performance.share(self.test, evidence(make_sample({"A": 1.1}, keep=0.147, noise=0))))
         assert found.ours == "A at 14.7 % kept: 60% [60%, 60%]"

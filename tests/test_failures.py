@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_grid import CELLS, contents, write_grid
+from tiny_grid import CELLS, contents, litter, write_grid
 
 from shrinkbench_bert import Grid, ResultStore, cli, run_grid
 from shrinkbench_bert import experiment as experiment_module
-from shrinkbench_bert.failures import FailedCell, failure_path, read_failure
+from shrinkbench_bert.failures import FailedCell, failure_path, read_failure, record_failure
 from shrinkbench_bert.grid import Recipe
+from shrinkbench_bert.locks import cell_lock, shared_lock
 
 
 @pytest.fixture
@@ -60,6 +61,19 @@ class TestOneCell:
         undisturbed = ResultStore(tmp_path / "undisturbed")
         run_grid(grid, undisturbed)
         assert contents(store.folder) == contents(undisturbed.folder)
+
+    def test_what_a_process_left_that_was_killed_after_its_last_result(
+        self, grid: Grid, tmp_path: Path
+    ) -> None:
+        store = ResultStore(tmp_path / "results")
+        run_grid(grid, store)
+        stored, cell = contents(store.folder), next(grid.cells())
+        record_failure(store, FailedCell(cell=cell, stage="retrain", cause="old", provenance=None))
+        for lock in (cell_lock(store, cell), shared_lock(store, cell)):
+            lock.write_text("")
+        run_grid(grid, store)
+        assert litter(store.folder) == []
+        assert contents(store.folder) == stored
 
     def test_a_failure_that_cannot_be_read_is_none(self, grid: Grid, tmp_path: Path) -> None:
         store, cell = ResultStore(tmp_path), next(grid.cells())

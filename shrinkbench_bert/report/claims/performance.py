@@ -170,6 +170,8 @@ def share(test: Share, evidence: Evidence) -> list[Finding]:
         if not complete:
             continue
         sample = max(complete, key=lambda s: s.keep)
+        if sample.dense_advantage <= 0:
+            continue  # nothing gained, nothing to retain
         losses = sample.stack([test.strategy, DENSE])
         own, dense = losses.mean(axis=(1, 2))
         drawn = bootstrap_means(losses)
