@@ -234,6 +234,11 @@ def test_the_scheduler_is_lost(file: Path, tmp_path: Path) -> None:
 
 
 class TestBadInput:
+    def test_an_address_that_is_none(self, grid: Grid, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="'pigeon://1' cannot be reached"):
+            run_grid(grid, ResultStore(tmp_path), Cluster("pigeon://1"))
+
+    @pytest.mark.faults
     def test_no_scheduler_there(self, grid: Grid, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"tcp://127\.0\.0\.1:9' cannot be reached"):
             run_grid(grid, ResultStore(tmp_path), Cluster("tcp://127.0.0.1:9"))
