@@ -201,6 +201,8 @@ class Result(_Block):
             "model_sha256": self.fingerprints.model,
             "formula_sha256": self.fingerprints.strategy,
             "recipe": cell.recipe.model_dump_json(),
+            "head_scope": cell.head_scope,
+            "head_rounds": cell.head_rounds,
         }
         for stage in ("baseline", "dense", "before_retraining", "after_retraining"):
             for metric, value in getattr(self, stage).metrics.items():

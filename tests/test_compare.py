@@ -279,6 +279,16 @@ class TestComparable:
             "recipe.lr: baseline 2e-05, candidate 0.001 (sst2, stsb)"
         )
 
+    def test_heads_ranked_or_removed_in_another_way(self, save: Save) -> None:
+        old = with_cell(make_result(), keep=None, heads=0.5)
+        new = with_cell(old, head_scope="layer", head_rounds=3)
+        with pytest.raises(UserError) as error:
+            compare(save("old", [old]), save("new", [new]))
+        assert str(error.value) == (
+            "not comparable: head_rounds: baseline None, candidate 3 (sst2); "
+            "head_scope: baseline None, candidate 'layer' (sst2)"
+        )
+
     def test_names_of_equal_things_may_differ(self, save: Save) -> None:
         old, new = make_result(), make_result(source="elsewhere/glue", model="another/name", grid="mine")
         assert not compare(save("old", [old]), save("new", [new])).moves
@@ -369,8 +379,10 @@ class TestTables:
                 lambda r: with_cell(r, recipe=Recipe(holdout=0.2)),
                 "recipe.holdout: baseline 0.1, candidate 0.2",
             ),
+            (lambda r: with_cell(r, head_scope="layer"), "head_scope: baseline None, candidate 'layer'"),
+            (lambda r: with_cell(r, head_rounds=3), "head_rounds: baseline None, candidate 3"),
         ],
-        ids=["data", "model", "layers", "protocol", "recipe"],
+        ids=["data", "model", "layers", "protocol", "recipe", "scope", "rounds"],
     )
     def test_they_know_what_they_are_of(
         self, table: Save, change: Callable[[Result], Result], said: str

@@ -16,9 +16,9 @@ REFERENCES = ("dense", "baseline")
 
 _CELL = ["task", "strategy", "amount", "seed"]
 _POINT = ["task", "metric", "stage", "strategy", "amount", "requested"]
-_OF_THE_GRID = ("grid", "model", "layers", "source", "protocol")
+_OF_THE_GRID = ("grid", "model", "layers", "source", "protocol", "head_scope", "head_rounds")
 _OF_THE_TASK = ("data_sha256", "model_sha256", "recipe")
-_IDENTITY = ("layers", "protocol", *_OF_THE_TASK, "formula_sha256", "tolerance")
+_IDENTITY = ("layers", "protocol", *_OF_THE_TASK, "formula_sha256", "tolerance", "head_scope", "head_rounds")
 
 
 def check_one_grid(frame: pd.DataFrame, folder: str) -> None:

@@ -18,6 +18,8 @@ from shrinkbench_bert.report.comparison_points import Key, Point, Quantity, Read
 from shrinkbench_bert.store import Result, ResultStore, flatten
 
 STAGES = ("dense", "before_retraining", "after_retraining")
+_NO_SETTINGS = {"task", "strategy", "keep", "compression", "heads", "seed", "source", "model"}
+"""Fields of a cell that are its key, or that name what fingerprints identify."""
 _NUMBERS = ("mean", "sd", "n_seeds", "keep", "layers", "tolerance")
 _WORDS = (
     *("task", "metric", "stage", "strategy", "amount"),
@@ -67,7 +69,7 @@ def _cells(path: Path) -> list[Point]:
                 over_seeds[_key(result)._replace(seed=None), quantity].append(value)
     points = []
     for result in results:
-        key, cell = _key(result), result.cell
+        key = _key(result)
         readings = {Quantity("size", "kept"): Reading(result.size.kept, 1)}
         for quantity, value in _values(result).items():
             seeds = over_seeds[key._replace(seed=None), quantity]
@@ -77,7 +79,7 @@ def _cells(path: Path) -> list[Point]:
         settings = {
             "data": result.fingerprints.data,
             "model": result.fingerprints.model,
-            **cell.model_dump(mode="json", include={"layers", "protocol", "recipe"}),
+            **result.cell.model_dump(mode="json", exclude=_NO_SETTINGS),
         }
         points.append(Point(key, readings, flatten(settings), result.fingerprints.strategy))
     return points
@@ -117,8 +119,8 @@ def _averaged(path: Path) -> list[Point]:
         settings = {
             "data": own[0]["data_sha256"],
             "model": own[0]["model_sha256"],
-            "layers": None if pd.isna(own[0]["layers"]) else int(own[0]["layers"]),
             "protocol": own[0]["protocol"],
+            **{field: _setting(own[0].get(field)) for field in ("layers", "head_scope", "head_rounds")},
             "recipe": own[0]["recipe"],
         }
         points.append(Point(key, readings, flatten(settings), own[0]["formula_sha256"]))
@@ -149,6 +151,12 @@ def _table(path: Path) -> pd.DataFrame:
 
 def _number(text: str) -> float:
     return float(text or "nan")
+
+
+def _setting(value: Any) -> Any:
+    if pd.isna(value):
+        return None
+    return int(value) if isinstance(value, float) else value
 
 
 def _defined(value: Any) -> float | None:
