@@ -38,6 +38,11 @@ def shared_lock(store: ResultStore, cell: Cell) -> Path:
     return store.folder / ".cache" / "locks" / cell.task / f"shared_seed{cell.seed}.lock"
 
 
+def part_lock(store: ResultStore, cell: Cell, part: int) -> Path:
+    """Say where the lock of one part of the scoring pass that a cell shares lies."""
+    return shared_lock(store, cell).with_name(f"part{part}_seed{cell.seed}.lock")
+
+
 @contextmanager
 def hold(path: Path, *, wait: bool, guards: Iterable[Path] = ()) -> Iterator[bool]:
     """Hold a lock for a block, and yield True; or yield False if another has it and we do not wait.

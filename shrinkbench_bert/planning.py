@@ -4,6 +4,7 @@ import math
 import time
 from dataclasses import replace
 from datetime import timedelta
+from statistics import fmean
 
 from tabulate import tabulate
 
@@ -60,8 +61,7 @@ def _estimate(plan: Plan) -> str:
     if not plan.missing:
         return "none"
     if plan.done:
-        seconds = [sum(result.provenance.seconds.values()) for result in plan.done.values()]
-        mean, basis = sum(seconds) / len(seconds), f"the mean of {len(seconds)} stored cells"
+        mean, basis = fmean(plan.done.values()), f"the mean of {len(plan.done)} stored cells"
         return f"about {timedelta(seconds=round(mean * len(plan.missing)))} ({basis})"
     total = 0.0
     for task in plan.grid.tasks:

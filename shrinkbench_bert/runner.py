@@ -19,7 +19,7 @@ from shrinkbench_bert.grid import Cell, Grid
 from shrinkbench_bert.models import load_tokenizer
 from shrinkbench_bert.preflight import check_cells
 from shrinkbench_bert.stages import resolve_device
-from shrinkbench_bert.store import Result, ResultStore
+from shrinkbench_bert.store import ResultStore
 from shrinkbench_bert.work import Outcome, Site, stored_result, tidy
 
 
@@ -28,7 +28,8 @@ class Plan:
     """A grid held against what is stored."""
 
     grid: Grid
-    done: dict[Cell, Result]
+    done: dict[Cell, float]
+    """Seconds that each stored cell took: a grid's results may be more than memory holds."""
     missing: list[Cell]
     failed: list[FailedCell] = field(default_factory=list)
     """Of the missing ones, those that were tried: before the plan, or while it was carried out."""
@@ -60,7 +61,7 @@ def make_plan(grid: Grid, store: ResultStore, *, elsewhere: bool = False) -> Pla
     if not elsewhere:
         resolve_device(grid.device)
     _check_folder(store)
-    done: dict[Cell, Result] = {}
+    done: dict[Cell, float] = {}
     missing: list[Cell] = []
     for cell in grid.cells():
         stored = stored_result(store, cell)
@@ -68,7 +69,7 @@ def make_plan(grid: Grid, store: ResultStore, *, elsewhere: bool = False) -> Pla
             fingerprints(cell)  # its data, its model and its strategy are there
             missing.append(cell)
         else:
-            done[cell] = stored
+            done[cell] = sum(stored.provenance.seconds.values())
     load_tokenizer(grid.model)
     check_cells(missing)
     failures = [read_failure(store, cell) for cell in missing]

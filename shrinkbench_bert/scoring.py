@@ -36,6 +36,7 @@ def score(
     task: str | Task,
     protocol: str | Protocol = "sound",
     seed: int = 0,
+    part: tuple[int, int] = (0, 1),
     **overrides: Any,
 ) -> dict[str, Scores]:
     """Score every prunable parameter with every strategy, in one pass over the batches.
@@ -48,6 +49,8 @@ def score(
         task: decides the loss.
         protocol: `paper`, `released`, `sound`, or a Protocol.
         seed: of noise, dropout and random scores.
+        part: (i, n) scores batches i, i + n, i + 2n, ... alone, for `add_scores` to add up the n parts.
+            A strategy that none of them concerns is left out; one that needs no data is in part 0.
         **overrides: fields of the protocol, e.g. `eta=5`.
 
     Returns:
@@ -61,13 +64,16 @@ def score(
     protocol = Protocol.named(protocol, **overrides)
     task = get_task(task)
     parameters = prunable_parameters(model, protocol)
+    first, parts = part
+    if not 0 <= first < parts:
+        raise UserError(f"part = {part!r}: (i, n) with 0 <= i < n is expected")
     scorers = [_Scorer(name, protocol, seed) for name in strategies]
     with untouched(model, parameters):
         for scorer in scorers:
-            if not scorer.strategy.needs:
+            if not scorer.strategy.needs and first == 0:
                 scorer.add({name: Signals(p.detach()) for name, p in parameters.items()})
         limit = max((scorer.limit for scorer in scorers), default=0)
-        for i, batch in enumerate(islice(batches, limit)):
+        for i, batch in islice(enumerate(batches), first, limit, parts):
             clean = [s for s in scorers if i < s.limit and not s.strategy.smooth]
             smooth = [s for s in scorers if i < s.limit and s.strategy.smooth]
             batch = {key: value.to(model.device) for key, value in batch.items()}
@@ -77,7 +83,25 @@ def score(
                         signals = observe(model, batch, task, protocol, noisy=noisy)
                     for scorer in sharing:
                         scorer.add(signals)
-    return {scorer.name: scorer.finish() for scorer in scorers}
+    return {scorer.name: scorer.finish() for scorer in scorers if scorer.sums or parts == 1}
+
+
+def add_scores(parts: Iterable[Mapping[str, Scores]]) -> dict[str, Scores]:
+    """Add up the parts of a scoring pass: equal to the whole one but for the order of its sums.
+
+    Args:
+        parts: what `score` returned for each part, always in the same order for the same bits. The
+            sums are made in the first part's tensors.
+    """
+    total: dict[str, Scores] = {}
+    for part in parts:
+        for strategy, scores in part.items():
+            if strategy not in total:
+                total[strategy] = scores
+                continue
+            for name, value in scores.items():
+                total[strategy][name] += value
+    return total
 
 
 @dataclass(frozen=True)

@@ -11,17 +11,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from shrinkbench_bert.cache import dense_path, head_scores_path, part_path
 from shrinkbench_bert.cost import MultiplyAdds, count_multiply_adds
 from shrinkbench_bert.data import Batch, TaskData, load_task, training_batches
 from shrinkbench_bert.errors import UserError
 from shrinkbench_bert.fingerprints import fingerprints
-from shrinkbench_bert.grid import Cell
+from shrinkbench_bert.grid import AMOUNTS, Cell
 from shrinkbench_bert.head_scoring import HeadScores, score_heads
+from shrinkbench_bert.heads import attention_layers
 from shrinkbench_bert.masks import Masks, make_masks, pack, unpack
 from shrinkbench_bert.models import (
     load_model,
@@ -31,7 +34,7 @@ from shrinkbench_bert.models import (
     set_dropout,
 )
 from shrinkbench_bert.preflight import cell_keep
-from shrinkbench_bert.scoring import score
+from shrinkbench_bert.scoring import Scores, add_scores, score
 from shrinkbench_bert.seeding import generator
 from shrinkbench_bert.store import Evaluation, ResultStore, Training
 from shrinkbench_bert.strategy import get_strategy
@@ -39,7 +42,7 @@ from shrinkbench_bert.tensor_file import TensorFile, read_tensors, write_tensors
 from shrinkbench_bert.training import Moments, evaluate, fine_tune
 
 Progress = Callable[[str], None]
-_OF_NO_MATTER = {"source", "strategy", "keep", "compression", "heads", "head_scope", "head_rounds"}
+_OF_NO_MATTER = {"source", "strategy", *AMOUNTS, "head_scope", "head_rounds", "score_parts"}
 """Fields of a cell that decide neither its dense weights nor, but for their amount, its masks."""
 
 _log = logging.getLogger(__name__)
@@ -57,11 +60,6 @@ def resolve_device(name: str) -> torch.device:
     if name not in found:
         raise UserError(f"device = {name!r}: this machine has none (accepted here: auto, {', '.join(found)})")
     return torch.device(name)
-
-
-def dense_path(store: ResultStore, cell: Cell) -> Path:
-    """Say where the dense weights that a cell shares lie."""
-    return store.folder / ".cache" / cell.task / f"dense_seed{cell.seed}.safetensors"
 
 
 def _facts_are_whole(stored: TensorFile) -> bool:
@@ -130,8 +128,20 @@ class Stages:
     def prepare(self) -> None:
         """Do the shared stages now: the dense weights, and the masks of all cells that have any."""
         _ = self.dense
-        if any(cell.heads is None and self._read_masks(cell) is None for cell in self.cells):
+        if self.cell.heads is not None:
+            for cell in self.cells:
+                self.head_scores(cell)
+            return
+        if self._without_masks():
             self._score()
+        if self.store:
+            for part in range(self.cell.score_parts or 0):
+                part_path(self.store, self.cell, part).unlink(missing_ok=True)
+
+    def prepare_part(self, part: int) -> None:
+        """Do one part of the scoring pass now, and store it, unless the masks are there already."""
+        if missing := self._without_masks():
+            self._score_part(part, missing)
 
     @cached_property
     def data(self) -> TaskData:
@@ -233,23 +243,17 @@ class Stages:
 
     def _score(self) -> None:
         """Score with every strategy whose masks are not stored, and make all amounts' masks."""
-        cell = self.cell
-        missing = [c for c in self.cells if self._read_masks(c) is None]
-        model = self.load(self.dense.weights)
-        batches = self._scoring_batches()
-        with self.stage("score"):
-            scores = score(
-                model,
-                batches,
-                list(dict.fromkeys(c.strategy for c in missing)),
-                task=cell.task,
-                protocol=cell.protocol,
-                seed=cell.seed,
-            )
+        missing = self._without_masks()
+        parts = self.cell.score_parts
+        if parts:
+            scores = add_scores(self._score_part(part, missing) for part in range(parts))
+        else:
+            scores = self._scores(missing)
+        with self.stage("masks"):
             for c in missing:
                 masks = make_masks(
                     scores[c.strategy],
-                    cell_keep(c, model),
+                    cell_keep(c, self.model),
                     get_strategy(c.strategy).scope,
                     ties=c.protocol.ties,
                 )
@@ -259,12 +263,68 @@ class Stages:
                 else:
                     self._masks[c.strategy, c.amount] = {n: mask.cpu() for n, mask in masks.items()}
 
+    def _scores(self, cells: Sequence[Cell], part: tuple[int, int] = (0, 1)) -> dict[str, Scores]:
+        model, batches = self.load(self.dense.weights), self._scoring_batches()
+        with self.stage("score"):
+            return score(
+                model,
+                batches,
+                _strategies(cells),
+                task=self.cell.task,
+                protocol=self.cell.protocol,
+                seed=self.cell.seed,
+                part=part,
+            )
+
+    def _score_part(self, part: int, cells: Sequence[Cell]) -> dict[str, Scores]:
+        """One part of the scores for some cells: stored, or made and stored."""
+        parts = self.cell.score_parts
+        assert parts is not None  # only then there are any
+        if not self.store:
+            return self._scores(cells, (part, parts))
+        path = part_path(self.store, self.cell, part)
+        depends_on = self._scores_digest(cells, part)
+        stored = read_tensors(path, depends_on)
+        if stored is None:
+            scores = self._scores(cells, (part, parts))
+            tensors = {f"{s}/{name}": value for s, found in scores.items() for name, value in found.items()}
+            write_tensors(path, TensorFile(tensors, {}), depends_on)
+            return scores
+        found: dict[str, Scores] = {}
+        for key, tensor in stored.tensors.items():
+            strategy, _, name = key.partition("/")
+            found.setdefault(strategy, {})[name] = tensor.to(self.device)
+        return found
+
     def head_scores(self, cell: Cell) -> HeadScores:
         """The scores of the dense model's heads by one cell's strategy: one pass for all cells' ones."""
         if cell.strategy not in self._head_scores:
-            names = list(dict.fromkeys(c.strategy for c in self.cells))
-            self._head_scores = self.score_heads(self.load(self.dense.weights), names)
+            missing = [c for c in self.cells if not self._read_head_scores(c)]
+            if missing:
+                scores = self.score_heads(self.load(self.dense.weights), _strategies(missing))
+                self._head_scores |= scores
+                for c in missing if self.store else ():
+                    self._write_head_scores(c, scores[c.strategy])
         return self._head_scores[cell.strategy]
+
+    def _write_head_scores(self, cell: Cell, scores: HeadScores) -> None:
+        assert self.store is not None  # only then they are kept
+        values = torch.tensor([scores[place] for place in self._heads()], dtype=torch.float64)
+        path = head_scores_path(self.store, cell)
+        write_tensors(path, TensorFile({"scores": values}, {}), self._scores_digest([cell]))
+
+    def _read_head_scores(self, cell: Cell) -> bool:
+        """Take the stored scores of a cell's strategy, if there are any that fit."""
+        if cell.strategy not in self._head_scores and self.store:
+            stored = read_tensors(head_scores_path(self.store, cell), self._scores_digest([cell]))
+            heads = self._heads()
+            if stored is not None and stored.holds({"scores": torch.empty(len(heads), dtype=torch.float64)}):
+                values = stored.tensors["scores"].tolist()
+                self._head_scores[cell.strategy] = dict(zip(heads, values, strict=True))
+        return cell.strategy in self._head_scores
+
+    def _heads(self) -> list[tuple[int, int]]:
+        return [(layer.index, head) for layer in attention_layers(self.model) for head in layer.kept]
 
     def score_heads(self, model: PreTrainedModel, strategies: Sequence[str]) -> dict[str, HeadScores]:
         """Score the heads that a model has, by strategy."""
@@ -289,6 +349,9 @@ class Stages:
             recipe.group_by_length,
         )
 
+    def _without_masks(self) -> list[Cell]:
+        return [cell for cell in self.cells if self._read_masks(cell) is None]
+
     def _dense_path(self) -> Path | None:
         return dense_path(self.store, self.cell) if self.store else None
 
@@ -310,9 +373,24 @@ class Stages:
     def _digest(self, cell: Cell | None = None) -> str:
         """Digest what decides the dense weights, or the masks of a cell."""
         taken = fingerprints(cell or self.cell)
-        facts = [
+        facts: list[Any] = [
             self.cell.model_dump(mode="json", exclude=_OF_NO_MATTER),
             [taken.data, taken.model],
             [taken.strategy, cell.strategy, cell.amount] if cell else None,
         ]
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        if cell and cell.score_parts:
+            facts.append(cell.score_parts)
+        return _sha256(facts)
+
+    def _scores_digest(self, cells: Sequence[Cell], part: int | None = None) -> str:
+        """Digest what decides the scores of some cells' strategies."""
+        formulas = sorted({(cell.strategy, fingerprints(cell).strategy) for cell in cells})
+        return _sha256([self._digest(), formulas, part, self.cell.score_parts])
+
+
+def _strategies(cells: Sequence[Cell]) -> list[str]:
+    return list(dict.fromkeys(cell.strategy for cell in cells))
+
+
+def _sha256(facts: Any) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -11,14 +11,15 @@ from pathlib import Path
 
 import torch
 
+from shrinkbench_bert.cache import dense_path, head_scores_path, part_path
 from shrinkbench_bert.errors import UserError
 from shrinkbench_bert.experiment import Experiment
 from shrinkbench_bert.failures import FailedCell, failure_path, forget_failure, record_failure
 from shrinkbench_bert.fingerprints import fingerprints
-from shrinkbench_bert.grid import Cell
-from shrinkbench_bert.locks import cell_lock, hold, shared_lock
+from shrinkbench_bert.grid import AMOUNTS, Cell
+from shrinkbench_bert.locks import cell_lock, hold, part_lock, shared_lock
 from shrinkbench_bert.provenance import provenance
-from shrinkbench_bert.stages import Stages, dense_path, resolve_device
+from shrinkbench_bert.stages import Stages, resolve_device
 from shrinkbench_bert.store import Result, ResultStore, differences, digest
 from shrinkbench_bert.strategy import load_plugin
 
@@ -113,19 +114,43 @@ class Workbench:
             cells: all that need them, so that one scoring pass serves them.
             wait: for another process that is making them.
         """
+        return self._share(cells, Stages.prepare, wait=wait)
+
+    def dense(self, cells: Sequence[Cell], *, wait: bool) -> Outcome:
+        """Make the dense weights alone. As `share`."""
+        return self._share(cells, lambda stages: stages.dense, wait=wait)
+
+    def score_part(self, cells: Sequence[Cell], part: int, *, wait: bool) -> Outcome:
+        """Make one part of the scores, for `share` to add up. As `share`, after `dense`."""
+        return self._share(cells, lambda stages: stages.prepare_part(part), part, wait=wait)
+
+    def _share(
+        self,
+        cells: Sequence[Cell],
+        prepare: Callable[[Stages], object],
+        part: int | None = None,
+        *,
+        wait: bool,
+    ) -> Outcome:
         missing = [cell for cell in cells if stored_result(self.store, cell) is None]
         if not missing:
             return Outcome.STORED
-        first = missing[0]
-        masks = [self.store.mask_path(cell) for cell in missing]
-        guards = [dense_path(self.store, first), *masks]
-        with hold(shared_lock(self.store, first), wait=wait, guards=guards) as held:
+        first, store = missing[0], self.store
+        label = f"{first.task}, seed {first.seed}"
+        if part is None:
+            lock = shared_lock(store, first)
+            guards = [dense_path(store, first), *map(store.mask_path, missing)]
+            guards += {head_scores_path(store, cell) for cell in missing}
+        else:
+            lock, guards = part_lock(store, first, part), [part_path(store, first, part)]
+            label += f", part {part + 1} of {first.score_parts}"
+        with hold(lock, wait=wait, guards=guards) as held:
             if not held:
                 return Outcome.BUSY
-            stages = self._stages(missing, f"{first.task}, seed {first.seed}")
+            stages = self._stages(missing, label)
             started = datetime.now(UTC)
             try:
-                stages.prepare()
+                prepare(stages)
             except _FAILURES as error:
                 for cell in missing:
                     self._fail(cell, stages, error, started)
@@ -179,5 +204,5 @@ class Workbench:
 
 
 def _share(one: Cell, other: Cell) -> bool:
-    own = {"strategy", "keep", "compression"}
+    own = {"strategy", *AMOUNTS}
     return one.model_dump(exclude=own) == other.model_dump(exclude=own)

@@ -271,7 +271,9 @@ class TestWhatIsStored:
     def test_only_the_first_cell_pays_for_the_shared_stages(self, finished: Finished) -> None:
         own = ["before", "evaluate", "retrain"]
         stages = {r.cell.strategy + r.cell.amount: r.provenance.seconds for r in results(finished.folder)}
-        assert sorted(stages.pop("GlobalMagGradkeep-0.5")) == sorted(["data", "dense", "score", *own])
+        assert sorted(stages.pop("GlobalMagGradkeep-0.5")) == sorted(
+            ["data", "dense", "score", "masks", *own]
+        )
         assert all(sorted(seconds) == own for seconds in stages.values())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -13,20 +14,25 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from distributed import Client, LocalCluster
 from test_faults import wait_for
 from tiny_grid import CELLS, Contents, contents, litter, write_grid
 
 from shrinkbench_bert import Grid, ResultStore, UserError, cli, run_grid
+from shrinkbench_bert import stages as stages_module
 from shrinkbench_bert.executors.cluster import Cluster, LocalWorkers
 from shrinkbench_bert.executors.in_process import InProcess
+from shrinkbench_bert.executors.local_worker import dask_setup
 from shrinkbench_bert.failures import read_failure
 from shrinkbench_bert.fingerprints import fingerprints
 from shrinkbench_bert.locks import owner
 from shrinkbench_bert.logs import logging_to
-from shrinkbench_bert.work import Outcome, Site
+from shrinkbench_bert.runner import make_plan
+from shrinkbench_bert.work import Outcome, Site, Workbench
 
 PLUGIN = """
 from shrinkbench_bert import LayerStrategy, register_strategy
@@ -37,6 +43,19 @@ class NAME(LayerStrategy):
 
     def score(self, s):
         return s.weight ** 4
+"""
+
+SHORT_OF_MEMORY = """
+from shrinkbench_bert import stages
+
+score = stages.score
+
+def short_of_memory(*arguments, **keywords):
+    if keywords["task"] == "stsb" and keywords["seed"] == SEED and keywords["part"][0] in FAILING:
+        raise MemoryError
+    return score(*arguments, **keywords)
+
+stages.score = short_of_memory
 """
 
 
@@ -134,6 +153,95 @@ class TestSameResults:
         with pytest.raises(UserError, match="its strategy differ"):
             run_grid(grid, ResultStore(tmp_path / "results"), executor)
         assert contents(tmp_path / "results") == {}
+
+
+class TestAScoringPassInParts:
+    @pytest.fixture
+    def split(self, file: Path) -> Grid:
+        return Grid.from_toml(file, {"score_parts": 3, "keep": [0.5]})
+
+    def test_on_two_workers_as_on_one(self, split: Grid, executor: Cluster, tmp_path: Path) -> None:
+        run_grid(split, ResultStore(tmp_path / "expected"), InProcess(threads=1))
+        stored, done = run(split, tmp_path / "tiny", executor)
+        assert stored == contents(tmp_path / "expected")
+        assert litter(tmp_path / "tiny") == litter(tmp_path / "expected") == []
+        work = Counter(name for name in done if "seed 0" in name and not name.endswith("data"))
+        for task in ("sst2", "stsb"):
+            assert work[f"{task}, seed 0: dense"] == work[f"{task}, seed 0: masks"] == 1
+            parts = [f"{task}, seed 0, part {i} of 3: score" for i in (1, 2, 3)]
+            assert [work[part] for part in parts] == [1, 1, 1]
+            assert f"{task}, seed 0: score" not in work
+
+    def test_the_masks_are_those_of_the_whole_pass_but_for_ties(
+        self, split: Grid, grid: Grid, expected: Contents, tmp_path: Path
+    ) -> None:
+        run_grid(split, ResultStore(tmp_path), InProcess(threads=1))
+        for cell in split.cells():
+            stored = ResultStore(tmp_path).read(tmp_path / cell.path)
+            whole = json.loads(expected[str(cell.path)].rstrip(b",") + b"}")
+            assert stored.digest != whole["digest"]
+            assert stored.size.kept == whole["size"]["kept"]
+            near = {"rel": 0.05, "abs": 0.02}  # a tie or two fall the other way
+            assert stored.before_retraining.metrics == pytest.approx(
+                whole["before_retraining"]["metrics"], **near, nan_ok=True
+            )
+
+    def test_the_parts_of_a_killed_run_are_used(
+        self, split: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (cells, _) = make_plan(split, ResultStore(tmp_path)).groups()
+        bench = Workbench(Site("tiny", tmp_path, threads=1))
+        for part in (0, 2):
+            assert bench.score_part(cells, part, wait=False) is Outcome.STORED
+        scored = []
+        original = stages_module.score
+        monkeypatch.setattr(
+            stages_module, "score", lambda *a, **k: scored.append(k["part"]) or original(*a, **k)
+        )
+        assert Workbench(Site("tiny", tmp_path, threads=1)).share(cells, wait=False) is Outcome.STORED
+        assert scored == [(1, 3)]
+        assert litter(tmp_path) == []
+
+    @pytest.mark.parametrize("failing", [[0], [1, 2]])
+    def test_a_part_that_fails_fails_its_cells_once(
+        self, file: Path, executor: Cluster, tmp_path: Path, failing: list[int]
+    ) -> None:
+        plugin = tmp_path / "short_of_memory.py"
+        plugin.write_text(
+            SHORT_OF_MEMORY.replace("FAILING", str(failing)).replace("SEED", str(70 + failing[0]))
+        )
+        settings = {"score_parts": 3, "keep": [0.5], "seeds": [70 + failing[0]]}
+        split, store = Grid.from_toml(file, settings), ResultStore(tmp_path / "tiny")
+        groups = list(make_plan(split, store).groups())
+        site = Site("tiny", store.folder, plugins=(str(plugin),))
+        outcomes = list(executor.run(groups, site, lambda what: None))
+        expected = {c: Outcome.FAILED if c.task == "stsb" else Outcome.STORED for c in split.cells()}
+        assert len(outcomes) == len(expected)
+        assert dict(outcomes) == expected
+        failures = [read_failure(store, cell) for cell in split.cells() if cell.task == "stsb"]
+        assert {(f.stage, f.cause) for f in failures if f} == {("score", "MemoryError: ")}
+
+
+@pytest.mark.parametrize(
+    ("visible", "gpus", "taken"),
+    [
+        (None, 4, ["0", "1", "2", "3", "0"]),
+        ("5,7", 2, ["5", "7", "5"]),
+        ("3", 1, ["3", "3"]),
+        (None, 0, [None]),
+    ],
+)
+def test_local_workers_take_the_gpus_in_turn(
+    monkeypatch: pytest.MonkeyPatch, visible: str | None, gpus: int, taken: list[str | None]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(signal, "signal", lambda *ignored: None)
+    for number, expected in enumerate(taken):
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        if visible is not None:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        dask_setup(SimpleNamespace(name=number))
+        assert os.environ.get("CUDA_VISIBLE_DEVICES") == expected
 
 
 class TestFailures:

@@ -23,6 +23,7 @@ from shrinkbench_bert import (
     register_strategy,
     score,
 )
+from shrinkbench_bert.scoring import add_scores
 
 Batch = dict[str, Tensor]
 Formula = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -412,6 +413,28 @@ def test_batches_are_read_only_as_far_as_needed(make_model, make_batches, strate
     first = {"mag_grad_batches": "first"} if strategies == ["GlobalMagGrad"] else {}
     score(model, batches(), strategies, task="sst2", clean_batches=3, smooth_batches=2, eta=1, **first)
     assert len(taken) == read
+
+
+@pytest.mark.parametrize("parts", [2, 3, 7])
+def test_the_parts_of_a_pass_add_up_to_the_whole(make_model, make_batches, parts: int):
+    model = make_model(dropout=0.3).double()
+    batches = make_batches(model, n=5)
+    names = ["LayerGradCAMShift", "LayerSmoothGradCAM", "LayerMagGrad", "LayerRandom", "GlobalMagWeight"]
+    settings = {"task": "sst2", "mag_grad_batches": "first", "smooth_batches": 4, "eta": 2, "seed": 3}
+    whole = score(model, batches, names, **settings)
+    found = [score(model, iter(batches), names, part=(i, parts), **settings) for i in range(parts)]
+    assert [set(part) for part in found][1:3] == [set(names[:2])] * len(found[1:3])
+    total = add_scores(found)
+    assert total.keys() == whole.keys()
+    for name in names:
+        for parameter, value in whole[name].items():
+            torch.testing.assert_close(total[name][parameter], value, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("part", [(0, 0), (2, 2), (-1, 2)])
+def test_a_part_that_there_is_not(make_model, part: tuple[int, int]):
+    with pytest.raises(UserError, match=r"part = .* is expected"):
+        score(make_model(), [], ["LayerRandom"], task="sst2", part=part)
 
 
 def test_no_batches_for_a_strategy_that_needs_them(make_model):

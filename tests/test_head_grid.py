@@ -14,6 +14,7 @@ from shrinkbench_bert import stages as stages_module
 from shrinkbench_bert.grid import Cell
 from shrinkbench_bert.planning import describe_plan
 from shrinkbench_bert.runner import make_plan
+from shrinkbench_bert.work import Outcome, Site, Workbench
 
 # The tiny checkpoint: 2 layers of 2 heads, hidden size 16, 24 in between, 128 tokens counted.
 A_HEAD = 3 * (8 * 16 + 8) + 16 * 8
@@ -115,6 +116,19 @@ class TestWhatIsStored:
         plan = make_plan(Grid.from_toml(file), ResultStore(finished[0]))
         assert (len(plan.done), len(plan.missing)) == (6, 0)
 
+    def test_the_scores_are_made_once_and_kept_for_other_processes(
+        self, file: Path, finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        grid, store = Grid.from_toml(file), ResultStore(tmp_path)
+        cells = list(grid.cells())
+        assert Workbench(Site("tiny", tmp_path)).share(cells, wait=False) is Outcome.STORED
+        monkeypatch.setattr(stages_module, "score_heads", None)  # nobody scores from here on
+        for cell in cells:  # as workers do it: one at a time
+            assert Workbench(Site("tiny", tmp_path)).run(cell, [cell], wait=False) is Outcome.STORED
+        assert all(
+            equal(result, stored(finished[0])[place]) for place, result in stored(store.folder).items()
+        )
+
     def test_a_lone_experiment_gives_the_same(self, file: Path, finished) -> None:
         cell = next(cell for cell in Grid.from_toml(file).cells() if cell.strategy == "HeadGradient")
         result = Experiment(cell, device="cpu").run()
@@ -177,6 +191,8 @@ class TestBadInput:
             ({"heads": [0.5, 0.5]}, "heads = .*twice"),
             ({"head_rounds": 0}, "head_rounds = 0"),
             ({"head_scope": "both"}, "head_scope = 'both'"),
+            ({"score_parts": 2}, "score_parts: heads are scored in one go"),
+            ({"score_parts": 0}, "score_parts = 0"),
             (
                 {"heads": [], "keep": [0.5], "strategies": ["LayerRandom"], "head_rounds": 2},
                 "they need heads",

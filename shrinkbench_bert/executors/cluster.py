@@ -10,10 +10,11 @@ import logging
 import os
 import socket
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from enum import Enum
 from functools import lru_cache
 from uuid import uuid4
 
@@ -40,7 +41,7 @@ class ClusterLost(ConnectionError):
 
 @dataclass(frozen=True)
 class LocalWorkers:
-    """Runs cells in `workers` processes on this machine.
+    """Runs cells in `workers` processes on this machine; with several GPUs, each process takes one.
 
     Each gets `threads` threads of torch; an equal share of this machine's cores if left out.
     """
@@ -56,7 +57,7 @@ class LocalWorkers:
             threads_per_worker=1,
             memory_limit=None,
             dashboard_address="127.0.0.1:0",  # not 8787, which another run may have
-            preload=["shrinkbench_bert.executors.uninterrupted"],
+            preload=["shrinkbench_bert.executors.local_worker"],
             silence_logs=logging.ERROR,
         )
 
@@ -102,15 +103,27 @@ class Cluster:
             yield from drive(client, groups, site, resources)
 
 
+class Piece(Enum):
+    """What there is to do for cells that share a dense model, in this order."""
+
+    DENSE = "dense weights"
+    """On their own only where the scoring pass has parts."""
+    PART = "part of the scores"
+    SHARED = "shared stages"
+    """All that the cells share and that is not there yet."""
+    CELL = "cell"
+
+
 @dataclass(frozen=True)
 class Job:
-    """One piece of work: the shared stages of `cells`, or a single cell."""
+    """One piece of work, for `cells`; CELL has but one."""
 
+    piece: Piece
     cells: tuple[Cell, ...]
-    shared: bool
     fingerprints: tuple[Fingerprints, ...]
     """Of the cells, where the run was started."""
     folder_id: str
+    part: int = 0
     wait: bool = False
 
 
@@ -119,10 +132,15 @@ def do(site: Site, job: Job) -> Outcome:
     with _ONE_AT_A_TIME:
         _check_worker(site, job)
         bench = _workbench(site)
-        if job.shared:
-            return bench.share(job.cells, wait=job.wait)
-        (cell,) = job.cells
-        return bench.run(cell, job.cells, wait=job.wait)
+        match job.piece:
+            case Piece.DENSE:
+                return bench.dense(job.cells, wait=job.wait)
+            case Piece.PART:
+                return bench.score_part(job.cells, job.part, wait=job.wait)
+            case Piece.SHARED:
+                return bench.share(job.cells, wait=job.wait)
+            case Piece.CELL:
+                return bench.run(job.cells[0], job.cells, wait=job.wait)
 
 
 # Torch's random generators are the process's: a worker with several threads still does one thing at a time.
@@ -167,8 +185,10 @@ def drive(
         ClusterLost: the scheduler is gone.
     """
     folder_id = _folder_id(ResultStore(site.folder))
-    ready = deque(_job(cells, folder_id, shared=True) for cells in groups)
+    ready = deque(_first_job(cells, folder_id) for cells in groups)
     out: dict[Future[Outcome], Job] = {}
+    parts_left: Counter[Cell] = Counter()
+    failed: set[Cell] = set()
     completed = as_completed()
     try:
         with _forwarded_log(client):
@@ -183,9 +203,10 @@ def drive(
                 outcome = _outcome(future, job, site)
                 if outcome is Outcome.BUSY:
                     ready.append(replace(job, wait=True))
-                elif job.shared and outcome is Outcome.STORED:
-                    ready.extendleft(_job([cell], folder_id, shared=False) for cell in reversed(job.cells))
-                else:
+                elif job.piece is not Piece.CELL and outcome is Outcome.STORED:
+                    ready.extendleft(reversed(_next_jobs(job, parts_left)))
+                elif failed.isdisjoint(job.cells):  # two parts of a scoring pass can fail
+                    failed.update(job.cells if outcome is Outcome.FAILED else ())
                     yield from ((cell, outcome) for cell in job.cells)
     except OSError as error:
         if client.status == "running":
@@ -196,9 +217,25 @@ def drive(
             client.cancel(list(out))
 
 
-def _job(cells: Iterable[Cell], folder_id: str, *, shared: bool) -> Job:
-    cells = tuple(cells)
-    return Job(cells, shared, tuple(fingerprints(cell) for cell in cells), folder_id)
+def _first_job(cells: list[Cell], folder_id: str) -> Job:
+    piece = Piece.DENSE if cells[0].score_parts else Piece.SHARED
+    return Job(piece, tuple(cells), tuple(map(fingerprints, cells)), folder_id)
+
+
+def _next_jobs(job: Job, parts_left: Counter[Cell]) -> list[Job]:
+    """What can be done now that a job is; `parts_left` counts the parts, by the first cell of a group."""
+    job, first = replace(job, wait=False), job.cells[0]
+    match job.piece:
+        case Piece.DENSE:
+            parts = range(first.score_parts or 0)
+            parts_left[first] = len(parts)
+            return [replace(job, piece=Piece.PART, part=part) for part in parts]
+        case Piece.PART:
+            parts_left[first] -= 1
+            return [] if parts_left[first] else [replace(job, piece=Piece.SHARED)]
+        case _:
+            each = zip(job.cells, job.fingerprints, strict=True)
+            return [replace(job, piece=Piece.CELL, cells=(c,), fingerprints=(taken,)) for c, taken in each]
 
 
 def _outcome(future: Future[Outcome], job: Job, site: Site) -> Outcome:
@@ -211,7 +248,7 @@ def _outcome(future: Future[Outcome], job: Job, site: Site) -> Outcome:
         for cell in job.cells:
             failure = FailedCell(
                 cell=cell,
-                stage="shared stages" if job.shared else "cell",
+                stage=job.piece.value,
                 cause=f"its worker died, {error.allowed_failures + 1} times: out of memory?",
                 provenance=None,
             )

@@ -54,7 +54,7 @@ def make_grid(cells: int, folder: Path) -> Grid:
     path = folder / "scale.toml"
     path.write_text(f"""
         tasks = ["sst2", "stsb"]
-        strategies = {strategy_names()[:10]}
+        strategies = {strategy_names("weights")[:10]}
         seeds = {list(range(SEEDS))}
         keep = {[round(0.05 + 0.9 * i / amounts, 6) for i in range(amounts)]}
         layers = 1
