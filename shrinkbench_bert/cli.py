@@ -154,11 +154,13 @@ def claims(
     from shrinkbench_bert.report import read_grid
     from shrinkbench_bert.report.claims import decide_claims
     from shrinkbench_bert.report.claims.rendering import plain
+    from shrinkbench_bert.timings import load_latencies
 
     stores = [ResultStore(folder) for folder in results]
     of_grid, *others = [read_grid(store)[0] for store in stores]
     found = overlaps(stores[0], of_grid)
-    typer.echo(plain(decide_claims(of_grid, found, [result for other in others for result in other])))
+    more = [result for other in others for result in other]
+    typer.echo(plain(decide_claims(of_grid, found, more, list(load_latencies(stores[0])))))
 
 
 @app.command()

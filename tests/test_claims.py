@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from results_factory import make_result
+from scipy import stats
 from typer.testing import CliRunner
 
 from shrinkbench_bert import cli
 from shrinkbench_bert.analysis.losses import DENSE, Sample
-from shrinkbench_bert.report.claims import _TESTS, masks, performance
+from shrinkbench_bert.analysis.overlaps import overlaps
+from shrinkbench_bert.grid import Cell
+from shrinkbench_bert.report.claims import _TESTS, decide_claims, heads, masks, performance
 from shrinkbench_bert.report.claims.finding import Evidence, Finding
 from shrinkbench_bert.report.claims.ledger import (
     Alike,
     Batches,
     Better,
     Depth,
+    Falls,
+    Negligible,
     NoBetter,
     Overlap,
     Plateau,
@@ -24,8 +31,10 @@ from shrinkbench_bert.report.claims.ledger import (
     load_ledger,
 )
 from shrinkbench_bert.report.claims.rendering import markdown, plain
+from shrinkbench_bert.report.labels import TIMES
 from shrinkbench_bert.store import ResultStore
 from shrinkbench_bert.strategy import strategy_names
+from shrinkbench_bert.timings import Latency, Timing
 
 NO_IOU = pd.DataFrame()
 
@@ -67,7 +76,7 @@ class TestLedger:
             names = [*tree.get("strategies", []), *tree.get("better", []), *tree.get("worse", [])]
             names += [name for pair in tree.get("pairs", []) for name in pair]
             names += [tree[key] for key in ("strategy", "candidate", "reference") if key in tree]
-            assert names, claim.id
+            assert names or claim.test.kind == "falls", claim.id
             assert set(names) <= known, claim.id
 
     def test_every_claim_has_a_test_and_a_name_of_its_own(self) -> None:
@@ -294,7 +303,138 @@ class TestDepth:
         )
 
 
+def of_heads(means: dict[str, float], heads: float = 0.5, noise: float = 0.0, dense: float = 0.2) -> Sample:
+    """0-1 losses in all but their values, which are around `means`."""
+    sample = make_sample({DENSE: dense, **means}, task="sst2", noise=noise)
+    return replace(sample, amount=f"heads-{heads}", heads=heads)
+
+
+class TestNegligible:
+    test = Negligible(kind="negligible", heads=0.5, margin=0.01, strategies=["A"])
+
+    @pytest.mark.parametrize(
+        ("means", "noise", "verdict"),
+        [
+            ({"A": 0.2}, 0.0, "supported"),
+            ({"A": 0.22}, 0.0, "contradicted"),  # two points, for certain
+            (
+                {"A": 0.205},
+                0.0,
+                "contradicted",
+            ),  # half a point, for certain; no spread
+            ({"A": 0.19}, 0.01, "supported"),
+            ({"A": 0.205}, 0.01, "contradicted"),  # beyond an interval of 0.1 points or so
+            ({"A": 0.205}, 1.0, "not decidable"),  # within it, but it may cost ten points
+            ({"A": 0.9}, 0.1, "contradicted"),
+        ],
+    )
+    def test_verdicts(self, means: dict[str, float], noise: float, verdict: str) -> None:
+        assert only(heads.negligible(self.test, evidence(of_heads(means, noise=noise)))).verdict == verdict
+
+    def test_one_finding_per_strategy_that_is_there(self) -> None:
+        test = self.test.model_copy(update={"strategies": ["A", "B", "C"]})
+        found = heads.negligible(test, evidence(of_heads({"A": 0.2, "C": 0.3}), of_heads({"A": 0.9}, 0.9)))
+        assert [(f.ours.split(" at ")[0], f.verdict) for f in found] == [
+            ("A", "supported"),
+            ("C", "contradicted"),
+        ]
+        assert found[1].ours == "C at 50 % of the heads removed: costs 10.0 points [10.0, 10.0]"
+        assert found[1].n == "3 seeds, 200 examples"
+
+    def test_weights_are_no_heads(self) -> None:
+        assert only(heads.negligible(self.test, evidence(make_sample({"A": 0.5}, keep=0.5)))).task == ""
+
+
+class TestBetterWithoutHeads:
+    test = Better(kind="better", heads=[0.3, 0.5], better=["A"], worse=["B"])
+
+    def test_at_every_fraction(self) -> None:
+        found = [of_heads({"A": 0.2, "B": 0.3}, fraction) for fraction in (0.3, 0.5, 0.9)]
+        finding = only(performance.better(self.test, evidence(*found)))
+        assert finding.verdict == "supported"
+        assert finding.ours.startswith("advantage at 30 % of the heads removed: 10.0 points")
+        assert "90 %" not in finding.ours
+
+    def test_a_fraction_without_results(self) -> None:
+        finding = only(performance.better(self.test, evidence(of_heads({"A": 0.2, "B": 0.3}, 0.3))))
+        assert (finding.verdict, finding.why) == ("not decidable", "only 1 of 2 amounts have results")
+
+
+class TestFalls:
+    def test_multiply_adds_by_hand(self) -> None:
+        found = replace(evidence(), multiply_adds={0.5: 0.8, 0.25: 0.9})
+        finding = only(heads.falls(Falls(kind="falls", of="multiply_adds"), found))
+        assert finding.verdict == "supported"
+        # 0.1 less in the first quarter and in the second: 0.04 per tenth.
+        expected = "80.0 % of the dense model's with 50 % of the heads removed; from fraction to fraction"
+        assert finding.ours == f"{expected} -0.040 to -0.040 per tenth of the heads (counted)"
+        found = replace(evidence(), multiply_adds={0.25: 0.9, 0.5: 0.9})
+        assert only(heads.falls(Falls(kind="falls", of="multiply_adds"), found)).verdict == "contradicted"
+
+    @pytest.mark.parametrize(
+        ("small", "large", "verdict"),
+        [
+            ([9.0, 8.0, 7.0, 6.0], [90.0, 81.0, 69.0, 60.0], "supported"),
+            ([11.0, 12.0, 13.0, 14.0], [90.0, 80.0, 70.0, 60.0], "contradicted"),
+            ([9.0, 11.0, 9.0, 11.0], [90.0, 80.0, 70.0, 60.0], "not decidable"),
+        ],
+    )
+    def test_latency(self, small: list[float], large: list[float], verdict: str) -> None:
+        fractions = [0.1, 0.2, 0.3, 0.4]
+        found = [
+            make_latency(heads, {(1, 32): (10.0, a), (32, 128): (100.0, b)})
+            for heads, a, b in zip(fractions, small, large, strict=True)
+        ]
+        finding = only(heads.falls(Falls(kind="falls", of="latency"), replace(evidence(), latencies=found)))
+        assert finding.verdict == verdict
+        slope = stats.linregress(fractions, [b / 100 for b in large]).slope
+        assert f"32 {TIMES} 128: {slope / 10:+.3f}" in finding.ours
+        assert finding.n == "4 fractions"
+
+    @pytest.mark.parametrize("of", ["multiply_adds", "latency"])
+    def test_nothing_measured(self, of: str) -> None:
+        assert only(heads.falls(Falls(kind="falls", of=of), evidence())).verdict == "not decidable"
+
+
+def make_latency(heads: float, medians: dict[tuple[int, int], tuple[float, float]]) -> Latency:
+    """Medians of the dense model and of the one without the heads, by batch size and length."""
+    timings = [
+        Timing(variant=variant, batch=batch, length=length, median=median, iqr=0.1, runs=9)
+        for (batch, length), both in medians.items()
+        for variant, median in zip(("dense", "removed"), both, strict=True)
+    ]
+    return Latency(
+        model="m",
+        layers=None,
+        heads=heads,
+        removed={},
+        parameters={},
+        multiply_adds={},
+        sequence_length=128,
+        timings=timings,
+        threads=1,
+        device="cpu",
+        processor="p",
+        versions={},
+        started="now",
+        git_revision=None,
+    )
+
+
 class TestCommand:
+    def test_a_grid_is_held_against_the_claims_about_what_it_prunes(self, tmp_path) -> None:
+        result = make_result()
+        cell = Cell(task="sst2", strategy="HeadEntropy", heads=0.5)
+        of_heads = result.model_copy(update={"cell": cell, "masks": None})
+        weights, about_heads = (
+            {claim.id for claim, _ in decide_claims([one], overlaps(ResultStore(tmp_path), [one]))}
+            for one in (result, of_heads)
+        )
+        assert "pareto" in weights
+        assert "half-of-the-heads" in about_heads
+        assert weights.isdisjoint(about_heads)
+        assert len(weights | about_heads) == len(load_ledger())
+
     def test_every_claim_is_printed_with_a_verdict(self, tmp_path) -> None:
         store = ResultStore(tmp_path / "hand")
         for strategy in ("LayerGradCAMShift", "LayerMagGrad"):
@@ -303,7 +443,7 @@ class TestCommand:
         done = CliRunner().invoke(cli.app, ["claims", str(store.folder)])
         assert done.exit_code == 0, done.output
         for claim in load_ledger():
-            assert f"{claim.id} (" in done.output
+            assert (f"{claim.id} (" in done.output) != claim.of_heads
         assert "NOT DECIDABLE: only 1 of 4 amounts have results" in done.output
 
     def test_no_results_is_the_users_error(self, tmp_path, monkeypatch, capsys) -> None:

@@ -104,7 +104,15 @@ def test_every_figure_and_table(plots: Path) -> None:
     assert figures == {*FIGURES, "heads_tradeoff_sst2"}
     assert figures == {path.stem for path in written if path.suffix == ".svg"}
     tables = {path.name for path in written if path.suffix not in (".png", ".svg")}
-    of_every_grid = {"tables.md", "tables.tex", "tables.csv", "long.csv", "evidence.md", "pairs.csv"}
+    of_every_grid = {
+        "tables.md",
+        "tables.tex",
+        "tables.csv",
+        "long.csv",
+        "evidence.md",
+        "pairs.csv",
+        "claims.md",
+    }
     assert tables == {*of_every_grid, "heads.md", "latency.csv"}
 
 

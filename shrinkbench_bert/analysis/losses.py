@@ -35,6 +35,8 @@ class Sample:
     majority: dict[str, dict[int, float]]
     """For a classification, by strategy and seed: the share of examples given their most frequent
     prediction; 1.0 says that the model answers the same to everything."""
+    heads: float | None = None
+    """Fraction of the attention heads removed; None where weights were pruned."""
 
     @property
     def strategies(self) -> list[str]:
@@ -96,6 +98,7 @@ def _sample(results: list[Result]) -> Sample:
         dict(losses),
         _loss(first.baseline, task.metric),
         dict(majority),
+        first.cell.heads,
     )
 
 

@@ -22,10 +22,12 @@ from shrinkbench_bert.report.claims.rendering import markdown
 from shrinkbench_bert.report.evidence import write_evidence
 from shrinkbench_bert.report.figures import figures, write_figures
 from shrinkbench_bert.report.heads import write_heads_report
+from shrinkbench_bert.report.heads.header import HeadsHeader
 from shrinkbench_bert.report.labels import Header
 from shrinkbench_bert.report.mask_figures import mask_figures
 from shrinkbench_bert.report.tables import write_tables
 from shrinkbench_bert.store import Result, ResultStore, write_atomically
+from shrinkbench_bert.timings import load_latencies
 
 
 @dataclass(frozen=True)
@@ -45,12 +47,16 @@ def write_report(store: ResultStore, plots: Path) -> Report:
     """
     results, frame = read_grid(store)
     points = long_form(frame)
-    if by_heads(frame):
-        return Report(write_heads_report(store, results, frame, points, plots), left_out="")
-    header = Header.of(frame, by_compression(frame))
-    found = overlaps(store, results)
+    found, latencies = overlaps(store, results), list(load_latencies(store))
+    decided = decide_claims(results, found, latencies=latencies)
     claims = plots / "claims.md"
-    write_atomically(claims, markdown(decide_claims(results, found), header.parts()).encode())
+    if by_heads(frame):
+        of_heads = HeadsHeader.of(frame, by_compression=True)
+        write_atomically(claims, markdown(decided, of_heads.parts()).encode())
+        paths = write_heads_report(results, frame, points, latencies, of_heads, plots)
+        return Report([*paths, claims], left_out="")
+    header = Header.of(frame, by_compression(frame))
+    write_atomically(claims, markdown(decided, header.parts()).encode())
     paths = [
         *write_figures(_figures(points, header, found), plots),
         *write_tables(points, header, plots),

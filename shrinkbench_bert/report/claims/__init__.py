@@ -1,6 +1,6 @@
 """The claims of the papers, held against results. Never imports torch.
 
-`ledger.toml` says what is claimed and how it is tested; `performance` and `masks` are the tests.
+`ledger.toml` says what is claimed and how it is tested; `performance`, `masks` and `heads` are the tests.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from typing import Any
 from shrinkbench_bert.analysis.losses import samples
 from shrinkbench_bert.analysis.overlaps import Overlaps
 from shrinkbench_bert.analysis.similarity import with_iou
-from shrinkbench_bert.report.claims import masks, performance
+from shrinkbench_bert.report.claims import heads, masks, performance
 from shrinkbench_bert.report.claims.finding import Evidence, Finding
 from shrinkbench_bert.report.claims.ledger import Claim, load_ledger
 from shrinkbench_bert.store import Result
+from shrinkbench_bert.timings import Latency
 
 _TESTS: dict[str, Callable[[Any, Evidence], list[Finding]]] = {
     "alike": performance.alike,
@@ -26,19 +27,25 @@ _TESTS: dict[str, Callable[[Any, Evidence], list[Finding]]] = {
     "share": performance.share,
     "overlap": masks.overlap,
     "depth": masks.depth,
+    "negligible": heads.negligible,
+    "falls": heads.falls,
 }
 
 
 def decide_claims(
-    results: Sequence[Result], found: Overlaps, others: Sequence[Result] = ()
+    results: Sequence[Result],
+    found: Overlaps,
+    others: Sequence[Result] = (),
+    latencies: Sequence[Latency] = (),
 ) -> list[tuple[Claim, list[Finding]]]:
-    """Decide every claim of the ledger on one grid's results.
+    """Decide the ledger's claims on one grid's results: those about heads, or those about weights.
 
     Args:
         results: of the grid.
         found: overlaps of its masks.
         others: results of further grids, for claims that compare two of them: the same strategies
             scored on one batch and on many.
+        latencies: of the grid's models without some of their heads.
 
     Raises:
         UserError: damaged predictions, or results of one task on different examples.
@@ -50,5 +57,16 @@ def decide_claims(
         samples(results),
         with_iou(found.counts),
         {batches: samples(group) for batches, group in groups.items()},
+        {
+            result.cell.heads: result.size.multiply_adds_kept / result.size.multiply_adds
+            for result in results
+            if result.cell.heads is not None
+        },
+        latencies,
     )
-    return [(claim, _TESTS[claim.test.kind](claim.test, evidence)) for claim in load_ledger()]
+    of_heads = any(result.cell.heads is not None for result in results)
+    return [
+        (claim, _TESTS[claim.test.kind](claim.test, evidence))
+        for claim in load_ledger()
+        if claim.of_heads == of_heads
+    ]

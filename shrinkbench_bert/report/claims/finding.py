@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -12,6 +12,7 @@ import pandas as pd
 from shrinkbench_bert.analysis.losses import Sample
 from shrinkbench_bert.report.labels import DASH, counted
 from shrinkbench_bert.tasks import TASKS
+from shrinkbench_bert.timings import Latency
 
 Verdict = Literal["supported", "contradicted", "not decidable"]
 Judgement = tuple[Verdict, str]
@@ -30,6 +31,9 @@ class Evidence:
     """`with_iou` of the grid's masks; without rows if none are known."""
     by_smooth_batches: dict[int, list[Sample]]
     """Samples of all grids given, by the number of batches that smoothed scores saw."""
+    multiply_adds: dict[float, float] = field(default_factory=dict)
+    """Of the dense model's, by the fraction of heads removed."""
+    latencies: Sequence[Latency] = ()
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,21 @@ def by_task(samples: Sequence[Sample]) -> Iterator[list[Sample]]:
     """Group samples by task, in their order."""
     for task in dict.fromkeys(s.task for s in samples):
         yield [s for s in samples if s.task == task]
+
+
+def at(samples: Sequence[Sample], keep: Sequence[float], heads: Sequence[float] = ()) -> list[Sample]:
+    """Choose the samples of some amounts: fractions kept of the weights, or removed of the heads."""
+    return [s for s in samples if (is_near(s.keep, keep) if s.heads is None else is_near(s.heads, heads))]
+
+
+def amount(sample: Sample) -> str:
+    """Word a sample's amount: `14.7 % kept`, `50 % of the heads removed`."""
+    return percent([sample.keep]) if sample.heads is None else removed([sample.heads])
+
+
+def removed(heads: Sequence[float]) -> str:
+    """Word amounts: `30 % and 50 % of the heads removed`."""
+    return " and ".join(f"{100 * h:.3g} %" for h in heads) + " of the heads removed"
 
 
 def percent(keep: Sequence[float]) -> str:

@@ -29,7 +29,9 @@ class Better(_Entry):
     """Some strategies are, on average, better than some others, at each of some amounts."""
 
     kind: Literal["better"]
-    keep: list[float]
+    keep: list[float] = []
+    heads: list[float] = []
+    """Instead of `keep`: fractions of the attention heads removed."""
     better: list[str]
     worse: list[str]
 
@@ -92,8 +94,26 @@ class Share(_Entry):
     strategy: str
 
 
+class Negligible(_Entry):
+    """Without a fraction of its heads a model is within its own interval, and within a margin."""
+
+    kind: Literal["negligible"]
+    heads: float
+    margin: float
+    """Of the task's loss: 0.01 is one point of accuracy."""
+    strategies: list[str]
+
+
+class Falls(_Entry):
+    """A cost falls with the fraction of heads removed."""
+
+    kind: Literal["falls"]
+    of: Literal["multiply_adds", "latency"]
+
+
 Test = Annotated[
-    Alike | Better | NoBetter | Batches | Overlap | Depth | Plateau | Share, Field(discriminator="kind")
+    Alike | Better | NoBetter | Batches | Overlap | Depth | Plateau | Share | Negligible | Falls,
+    Field(discriminator="kind"),
 ]
 
 
@@ -105,6 +125,11 @@ class Claim(_Entry):
     place: str
     gist: str
     test: Test
+
+    @property
+    def of_heads(self) -> bool:
+        """Whether it is about attention heads, and not about weights."""
+        return self.test.kind in ("negligible", "falls") or bool(getattr(self.test, "heads", []))
 
 
 def load_ledger() -> list[Claim]:

@@ -15,13 +15,15 @@ from shrinkbench_bert.report.claims.finding import (
     Evidence,
     Finding,
     Judgement,
+    amount,
+    at,
     by_task,
     finding,
-    is_near,
     loss,
     loss_interval,
     nothing,
     percent,
+    removed,
 )
 from shrinkbench_bert.report.claims.ledger import Alike, Batches, Better, NoBetter, Plateau, Share
 from shrinkbench_bert.tasks import TASKS
@@ -30,7 +32,7 @@ from shrinkbench_bert.tasks import TASKS
 def alike(test: Alike, evidence: Evidence) -> list[Finding]:
     """Compare every two strategies; the claim stands if every interval lies within the margin."""
     findings = []
-    for sample in _at(evidence.samples, [test.keep]):
+    for sample in at(evidence.samples, [test.keep]):
         names = [name for name in test.strategies if name in sample.losses]
         pairs = [pair for pair in combinations(names, 2) if sample.seeds(pair)]
         if not pairs:
@@ -39,7 +41,7 @@ def alike(test: Alike, evidence: Evidence) -> list[Finding]:
         margin = test.margin * sample.dense_advantage
         i = max(range(len(pairs)), key=lambda i: abs(found[i].mean))
         ours = (
-            f"largest difference: {pairs[i][0]} minus {pairs[i][1]} {_words(sample.task, found[i])}; "
+            f"largest difference: {pairs[i][0]} minus {pairs[i][1]} {words(sample.task, found[i])}; "
             f"margin {loss(sample.task, margin)}"
         )
         findings.append(_finding(sample.task, ours, found[i], _alike(found, margin)))
@@ -60,7 +62,7 @@ def better(test: Better, evidence: Evidence) -> list[Finding]:
     """Compare the mean loss of some strategies with that of some others, at each amount."""
     names = [*test.better, *test.worse]
     weights = [-1 / len(test.better)] * len(test.better) + [1 / len(test.worse)] * len(test.worse)
-    return _advantages(evidence.samples, test.keep, names, weights, lambda found, _: _better(found))
+    return _advantages(evidence.samples, test, names, weights, lambda found, _: _better(found))
 
 
 def _better(found: list[Difference]) -> Judgement:
@@ -85,30 +87,32 @@ def no_better(test: NoBetter, evidence: Evidence) -> list[Finding]:
         return "not decidable", f"at an amount it may be better by more than {loss(sample.task, margin)}"
 
     names = [test.candidate, test.reference]
-    return _advantages(evidence.samples, test.keep, names, [-1, 1], judge)
+    return _advantages(evidence.samples, test, names, [-1, 1], judge)
 
 
 def _advantages(
     samples: Sequence[Sample],
-    keep: Sequence[float],
+    test: Better | NoBetter,
     names: list[str],
     weights: list[float],
     judge: Callable[[list[Difference], Sample], Judgement],
 ) -> list[Finding]:
+    heads = test.heads if isinstance(test, Better) else []
     findings = []
-    for of_task in by_task(_at(samples, keep)):
+    for of_task in by_task(at(samples, test.keep, heads)):
         complete = [s for s in of_task if set(names) <= s.losses.keys() and s.seeds(names)]
         if not complete:
             continue
         task = complete[0].task
         found = [difference(s.stack(names), weights) for s in complete]
-        each = [f"at {percent([s.keep])}: {_words(task, d)}" for s, d in zip(complete, found, strict=True)]
+        each = [f"at {amount(s)}: {words(task, d)}" for s, d in zip(complete, found, strict=True)]
         verdict, why = judge(found, complete[0])
-        if len(complete) < len(keep) and verdict == "supported":
-            verdict, why = "not decidable", f"only {len(complete)} of {len(keep)} amounts have results"
+        amounts = len(test.keep) + len(heads)
+        if len(complete) < amounts and verdict == "supported":
+            verdict, why = "not decidable", f"only {len(complete)} of {amounts} amounts have results"
         fewest = min(found, key=lambda d: d.seeds)
         findings.append(_finding(task, f"advantage {', '.join(each)}", fewest, (verdict, why)))
-    return findings or nothing(f"{', '.join(names)} at {percent(keep)}")
+    return findings or nothing(f"{', '.join(names)} at {removed(heads) if heads else percent(test.keep)}")
 
 
 def batches(test: Batches, evidence: Evidence) -> list[Finding]:
@@ -136,7 +140,7 @@ def plateau(test: Plateau, evidence: Evidence) -> list[Finding]:
     """Hold every strategy against the majority class."""
     rows = [
         (sample, name, difference(sample.stack([name]) - sample.baseline, [-1]))
-        for sample in _at(evidence.samples, test.keep)
+        for sample in at(evidence.samples, test.keep)
         for name in test.strategies
         if sample.task == test.task and name in sample.losses
     ]
@@ -146,7 +150,7 @@ def plateau(test: Plateau, evidence: Evidence) -> list[Finding]:
     constant = np.mean([share == 1 for s, n, _ in rows for share in s.majority[n].values()])
     ours = (
         f"farthest from the majority class ({100 * (1 - sample.baseline):.1f} %): {name} by "
-        f"{_words(test.task, farthest)}; {constant:.0%} of the models give every example one answer"
+        f"{words(test.task, farthest)}; {constant:.0%} of the models give every example one answer"
     )
     return [_finding(test.task, ours, farthest, _plateau([d for *_, d in rows], test.margin))]
 
@@ -192,11 +196,8 @@ def _share(low: float, high: float, claimed: float) -> Judgement:
     return "not decidable", f"the interval holds {claimed:.0%}"
 
 
-def _at(samples: Sequence[Sample], keep: Sequence[float]) -> list[Sample]:
-    return [s for s in samples if is_near(s.keep, keep)]
-
-
-def _words(task: str, d: Difference) -> str:
+def words(task: str, d: Difference) -> str:
+    """Word a difference of losses with its interval."""
     return loss_interval(task, d.mean, d.low, d.high)
 
 

@@ -18,21 +18,25 @@ from shrinkbench_bert.report.heads.header import HeadsHeader
 from shrinkbench_bert.report.heads.maps import draw_correlation, draw_maps
 from shrinkbench_bert.report.heads.summary import latency_frame, summary
 from shrinkbench_bert.report.tables import write_tables
-from shrinkbench_bert.store import Result, ResultStore, write_atomically
+from shrinkbench_bert.store import Result, write_atomically
 from shrinkbench_bert.tasks import TASKS
-from shrinkbench_bert.timings import load_latencies
+from shrinkbench_bert.timings import Latency
 
 
 def write_heads_report(
-    store: ResultStore, results: list[Result], frame: pd.DataFrame, points: pd.DataFrame, folder: Path
+    results: list[Result],
+    frame: pd.DataFrame,
+    points: pd.DataFrame,
+    timings: list[Latency],
+    header: HeadsHeader,
+    folder: Path,
 ) -> list[Path]:
     """Draw all figures and tables of a grid of head amounts; return the paths written.
 
-    Measured latencies are shown where there are some. `results` are the store's, `frame` their checked
-    rows, `points` its long form.
+    Measured latencies are shown where there are some. `frame` has the results' checked rows, `points` is
+    its long form.
     """
-    header = HeadsHeader.of(frame, by_compression=True)
-    latencies = latency_frame(list(load_latencies(store)))
+    latencies = latency_frame(timings)
     written = [
         *write_figures(_figures(frame, points, results, latencies, header), folder),
         *write_tables(points, header, folder),
