@@ -160,7 +160,7 @@ def claims(
     of_grid, *others = [read_grid(store)[0] for store in stores]
     found = overlaps(stores[0], of_grid)
     more = [result for other in others for result in other]
-    typer.echo(plain(decide_claims(of_grid, found, more, list(load_latencies(stores[0])))))
+    typer.echo(plain(decide_claims(of_grid, found, more, load_latencies(stores[0]))))
 
 
 @app.command()
@@ -227,10 +227,10 @@ def latency(
     set_: SetOption = None,
     threads: Annotated[int | None, typer.Option(help="Threads of torch; its own choice if left out.")] = None,
 ) -> None:
-    """Measure what the removed heads of a grid save in time: dense, masked and removed.
+    """Measure what a grid's pruning saves in time: removed heads, or weights kept in sparse rows.
 
-    For every fraction of heads that has a result and no measurement yet; about half a minute each.
-    Nothing else should run on the machine meanwhile.
+    For every amount that has not been measured yet; about half a minute each. Nothing else should run on
+    the machine meanwhile.
     """
     from shrinkbench_bert.latency import measure_grid
 
@@ -239,7 +239,7 @@ def latency(
     measured, there = measure_grid(
         loaded, store, threads=threads, progress=lambda what: typer.echo(what, err=True)
     )
-    typer.echo(f"{measured} fractions measured, {there} were there; in {store.folder / LATENCY_FOLDER}")
+    typer.echo(f"{measured} amounts measured, {there} were there; in {store.folder / LATENCY_FOLDER}")
 
 
 @app.command()

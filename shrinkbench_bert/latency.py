@@ -1,4 +1,4 @@
-"""Measuring what removed heads save in time: dense, masked and removed, side by side."""
+"""Measuring what pruning saves in time: removed heads, and weights that are not stored."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import Any
 
 import torch
 from torch.utils.benchmark import Timer
@@ -14,12 +15,14 @@ from transformers import PreTrainedModel
 from shrinkbench_bert.cost import count_multiply_adds
 from shrinkbench_bert.errors import UserError
 from shrinkbench_bert.grid import Grid
-from shrinkbench_bert.heads import Heads, masked_heads, remove_heads
+from shrinkbench_bert.heads import masked_heads, remove_heads
 from shrinkbench_bert.models import load_model, positions
 from shrinkbench_bert.provenance import provenance
+from shrinkbench_bert.seeding import generator
+from shrinkbench_bert.sparse import sparse_weights
 from shrinkbench_bert.stages import resolve_device
-from shrinkbench_bert.store import Result, ResultStore
-from shrinkbench_bert.timings import Latency, Timing, Variant, latency_path, save_latency
+from shrinkbench_bert.store import Provenance, Result, ResultStore
+from shrinkbench_bert.timings import Latency, SparseLatency, Timing, Variant, latency_path, save_latency
 
 BATCHES = (1, 32)
 LENGTHS = (32, 128)
@@ -38,14 +41,14 @@ def measure_grid(
     seconds: float = _SECONDS,
     progress: Progress = lambda what: None,
 ) -> tuple[int, int]:
-    """Measure every fraction of a grid's heads that has not been measured yet.
+    """Measure every amount of a grid that has not been measured yet.
 
-    Time depends on how many heads each layer loses, not on the weights, so one stored result of each
-    fraction decides which heads go: of the first strategy of the grid that has one.
+    Time depends on how many heads each layer loses, or how dense each tensor is, not on the weights
+    themselves, so one stored result of each amount decides: of the first strategy of the grid that has one.
 
     Args:
-        grid: of head amounts.
-        store: the grid's folder, with results of every fraction.
+        grid: of any amounts.
+        store: the grid's folder, with results of every amount.
         threads: of torch; None for what it uses by itself.
         seconds: for each of the variants, batch sizes and lengths.
         progress: told what is being measured.
@@ -54,38 +57,67 @@ def measure_grid(
         How many were measured, and how many were there already.
 
     Raises:
-        UserError: the grid removes no heads, a fraction has no result yet, or the number of threads is
-            below 1.
+        UserError: an amount has no result yet, or the number of threads is below 1.
     """
-    if not grid.heads:
-        raise UserError(f"grid {grid.name!r} has no amount of heads: there is no latency to compare")
     if threads is not None and threads < 1:
         raise UserError(f"threads = {threads}: at least 1 is expected")
-    missing = [fraction for fraction in grid.heads if not latency_path(store, fraction).exists()]
-    chosen = {fraction: _result(grid, store, fraction) for fraction in missing}
+    amounts = list(dict.fromkeys(cell.amount for cell in grid.cells()))
+    missing = [amount for amount in amounts if not latency_path(store, amount).exists()]
+    chosen = {amount: _result(grid, store, amount) for amount in missing}
     if missing:
         device = resolve_device(grid.device)
         model = load_model(grid.model, grid.tasks[0], layers=grid.layers).to(device)  # type: ignore[arg-type]
-        for fraction, result in chosen.items():
-            progress(f"heads {fraction:g}")
-            assert result.heads is not None  # a cell with an amount of heads
-            latency = measure(model.eval(), result.heads.removed, grid, fraction, threads, seconds)
-            save_latency(store, latency)
-    return len(missing), len(grid.heads) - len(missing)
+        for amount, result in chosen.items():
+            progress(amount)
+            measure = measure_sparse if result.heads is None else measure_heads
+            save_latency(store, measure(model.eval(), result, threads, seconds))
+    return len(missing), len(amounts) - len(missing)
 
 
-def _result(grid: Grid, store: ResultStore, fraction: float) -> Result:
+def _result(grid: Grid, store: ResultStore, amount: str) -> Result:
     for cell in grid.cells():
-        if cell.heads == fraction and store.path(cell).exists():
+        if cell.amount == amount and store.path(cell).exists():
             return store.read(store.path(cell))
-    raise UserError(f"heads = {fraction:g}: no result in {str(store.folder)!r}; run the grid first")
+    raise UserError(f"{amount}: no result in {str(store.folder)!r}; run the grid first")
 
 
-def measure(
-    model: PreTrainedModel, heads: Heads, grid: Grid, fraction: float, threads: int | None, seconds: float
-) -> Latency:
-    """Measure the model as it is, with heads masked, and without them."""
+def measure_sparse(
+    model: PreTrainedModel, result: Result, threads: int | None, seconds: float
+) -> SparseLatency:
+    """Measure the model as it is, and with weights as sparse as a result's, tensor by tensor.
+
+    Which weights are kept is drawn at random: the masks themselves may be gone, and time does not depend
+    on them.
+    """
     started = datetime.now(UTC)
+    parameters = dict(model.named_parameters())
+    random = generator(0, "sparse")
+    masks = {
+        name: torch.rand(parameters[name].shape, generator=random) < kept
+        for name, kept in result.size.density.items()
+    }
+    with _threads(threads):
+        timings = list(_timings(model, "dense", seconds))
+        with sparse_weights(model, masks):
+            timings += _timings(model, "csr", seconds)
+        made = provenance(started, {}, model.device, model.dtype)
+    return SparseLatency(
+        model=result.cell.model,
+        layers=result.cell.layers,
+        timings=timings,
+        cell=str(result.cell),
+        amount=result.cell.amount,
+        keep=result.size.keep,
+        theoretical_speedup=result.size.theoretical_speedup,
+        **_where(made),
+    )
+
+
+def measure_heads(model: PreTrainedModel, result: Result, threads: int | None, seconds: float) -> Latency:
+    """Measure the model as it is, with a result's heads masked, and without them."""
+    assert result.heads is not None  # only such results come here
+    assert result.cell.heads is not None
+    heads, started = result.heads.removed, datetime.now(UTC)
     cut = copy.deepcopy(model)
     remove_heads(cut, heads)
     counts, fewer = count_multiply_adds(model), count_multiply_adds(cut)
@@ -96,9 +128,9 @@ def measure(
         timings += [*_timings(model, "dense", seconds), *_timings(cut, "removed", seconds)]
         made = provenance(started, {}, model.device, model.dtype)
     return Latency(
-        model=grid.model,
-        layers=grid.layers,
-        heads=fraction,
+        model=result.cell.model,
+        layers=result.cell.layers,
+        heads=result.cell.heads,
         removed={layer: list(listed) for layer, listed in heads.items()},
         parameters={
             "dense": parameters,
@@ -108,13 +140,13 @@ def measure(
         multiply_adds={"dense": counts.total, "masked": counts.total, "removed": fewer.total},
         sequence_length=counts.sequence_length,
         timings=timings,
-        threads=made.threads,
-        device=made.device,
-        processor=made.processor,
-        versions=made.versions,
-        started=made.started,
-        git_revision=made.git_revision,
+        **_where(made),
     )
+
+
+def _where(made: Provenance) -> dict[str, Any]:
+    fields = {"threads", "device", "processor", "versions", "started", "git_revision"}
+    return made.model_dump(include=fields)
 
 
 @contextmanager

@@ -82,13 +82,8 @@ def test_latencies_are_no_results(store: ResultStore) -> None:
 
 
 class TestBadInput:
-    def test_a_grid_without_heads(self, grid: Grid, store: ResultStore) -> None:
-        weights = grid.model_copy(update={"heads": [], "keep": [0.5]})
-        with pytest.raises(UserError, match="'tiny' has no amount of heads"):
-            measure_grid(weights, store)
-
     def test_a_fraction_without_a_result(self, grid: Grid, store: ResultStore) -> None:
-        with pytest.raises(UserError, match=r"heads = 0\.25: no result"):
+        with pytest.raises(UserError, match=r"heads-0\.25: no result"):
             measure_grid(grid.model_copy(update={"heads": [0.5, 0.25]}), store)
 
     def test_threads(self, grid: Grid, store: ResultStore) -> None:

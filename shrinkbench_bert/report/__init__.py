@@ -47,7 +47,7 @@ def write_report(store: ResultStore, plots: Path) -> Report:
     """
     results, frame = read_grid(store)
     points = long_form(frame)
-    found, latencies = overlaps(store, results), list(load_latencies(store))
+    found, latencies = overlaps(store, results), load_latencies(store)
     decided = decide_claims(results, found, latencies=latencies)
     claims = plots / "claims.md"
     if by_heads(frame):
