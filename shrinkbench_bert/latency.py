@@ -58,7 +58,10 @@ def measure_grid(
             below 1.
     """
     if not grid.heads:
-        raise UserError(f"grid {grid.name!r} has no amount of heads: there is no latency to compare")
+        raise UserError(
+            f"grid {grid.name!r} has no amount of heads, so there is no latency to compare: give one with "
+            "heads, such as heads-quick"
+        )
     if threads is not None and threads < 1:
         raise UserError(f"threads = {threads}: at least 1 is expected")
     missing = [fraction for fraction in grid.heads if not latency_path(store, fraction).exists()]

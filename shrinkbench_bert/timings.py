@@ -78,5 +78,8 @@ def load_latencies(store: ResultStore) -> Iterator[Latency]:
         try:
             found.append(Latency.model_validate_json(path.read_bytes()))
         except (OSError, ValidationError) as error:
-            raise UserError(f"latency {str(path)!r}: {describe(ValueError(error))}") from error
+            raise UserError(
+                f"latency {str(path)!r}: {describe(ValueError(error))}; delete it, and `latency` "
+                "measures it again"
+            ) from error
     yield from sorted(found, key=lambda latency: latency.heads)

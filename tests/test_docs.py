@@ -348,6 +348,20 @@ def test_links_and_images_are_there(page: str) -> None:
                 assert anchor in anchors(str(found.resolve().relative_to(ROOT))), f"{page}: {target}"
 
 
+def test_the_readmes_table_is_the_reports() -> None:
+    """What it shows of the real run is what `report` wrote of it, without the number of seeds."""
+    written = (ROOT / "plots/reference/glue-minilm/tables.md").read_text()
+    after = written[written.index("after retraining") : written.index("Pearson correlation after")]
+    rows = [line for line in (ROOT / "README.md").read_text().splitlines() if " ± " in line and "|" in line]
+    assert len(rows) == 11
+    reported = {cells(row.replace(" (3 seeds)", "")) for row in after.splitlines()}
+    assert {cells(row) for row in rows} <= reported
+
+
+def cells(row: str) -> tuple[str, ...]:
+    return tuple(cell.strip() for cell in row.split("|"))
+
+
 def test_every_public_name_is_in_the_reference() -> None:
     listed = re.findall(r"^::: shrinkbench_bert\.(\w+)$", (ROOT / "docs/api.md").read_text(), re.MULTILINE)
     assert sorted(listed) == shrinkbench_bert.__all__
