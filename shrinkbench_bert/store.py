@@ -20,7 +20,7 @@ from shrinkbench_bert.grid import Cell
 SCHEMA_VERSION: Literal[2] = 2
 # Room for the predictions of ten million examples.
 _LARGEST_BYTES = 1 << 28
-_AGAIN = "delete it, and its cell is run again"
+_AGAIN = "move it away, and its cell is run again"
 LATENCY_FOLDER = "latency"
 """Within a grid's folder; its files are no results."""
 

@@ -101,7 +101,9 @@ def _sample(results: list[Result]) -> Sample:
 
 def _predictions(evaluation: Evaluation, cell: str) -> Array:
     if evaluation.predictions is None:
-        raise UserError(f"{cell}: its predictions were not stored; delete the result and run the grid again")
+        raise UserError(
+            f"{cell}: its predictions were not stored; move the result away and run the grid again"
+        )
     return unpack_numbers(evaluation.predictions, evaluation.n)
 
 
