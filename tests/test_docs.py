@@ -62,14 +62,13 @@ NOT_RUN_OPTIONS = {"--scheduler": "needs a Dask cluster; tests/test_executors.py
 NOT_RUN_PYTHON = {"from dask_jobqueue": "needs SLURM and a package that is not installed"}
 LANGUAGES = {"python", "toml", "sh", "yaml", "console", "text"}
 
-SMALL: dict[str, Any] = {
+Table = dict[str, Any]
+SMALL: Table = {
     "device": "cpu",
     "recipe": {"epochs_dense": 1, "epochs_retrain": 1, "max_length": 32},
 }
-PREFLIGHT = (preflight._skeleton, preflight._loaded, preflight._check_strategy)
 FEW = {"clean_batches": 2, "smooth_batches": 1, "eta": 1}
 
-Table = dict[str, Any]
 FromTable = Callable[[type[Grid], Table, Path], Grid]
 as_written: FromTable = Grid._from_table.__func__  # type: ignore[attr-defined]
 
@@ -138,8 +137,9 @@ def tiny_world(
             shutil.copytree(folder / "results/quick", folder / "results" / name)
         yield folder
     # They remember tiny data and weights under the real ones' names.
-    for remembered in (fingerprints._data, fingerprints._model, *PREFLIGHT):
-        remembered.cache_clear()
+    for module, names in ((fingerprints, "_data _model"), (preflight, "_skeleton _loaded _check_strategy")):
+        for name in names.split():
+            getattr(module, name).cache_clear()
 
 
 @pytest.fixture
@@ -193,9 +193,9 @@ class Follow:
         for name in strategy._REGISTRY.keys() - self.registry.keys():  # held to its contract
             amount = "heads" if strategy.get_strategy(name).scope == "heads" else "keep"
             preflight.check_cells([Cell(task="sst2", strategy=name, **{amount: 0.5})])
-        for name in ("RTE",):
-            if name in self.namespace:  # as the page says: the entry in the table
-                self.monkeypatch.setitem(tasks.TASKS, name.lower(), self.namespace[name])
+        for task in self.namespace.values():
+            if isinstance(task, tasks.Task):  # the entry in the table, as the page says
+                self.monkeypatch.setitem(tasks.TASKS, task.name, task)
 
     def toml(self, block: Block) -> None:
         """A grid, or a part of one."""
