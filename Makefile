@@ -6,7 +6,7 @@ VENV    := .venv
 BIN     := $(VENV)/bin
 STAMP   := $(VENV)/.installed
 
-.PHONY: help env bench figures test test-faults check lint clean
+.PHONY: help env bench figures test test-faults check lint docs clean
 
 help:
 	@echo "make bench [GRID=quick]    install, run the grid, draw its figures and tables"
@@ -15,6 +15,7 @@ help:
 	@echo "make check                 run the check grid afresh and compare it with its reference results"
 	@echo "make test-faults           the long fault tests, some minutes"
 	@echo "make lint                  ruff and mypy"
+	@echo "make docs                  build the documentation into site/, links checked"
 
 env: $(STAMP)
 
@@ -50,5 +51,13 @@ lint: env
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The pages keep the paths that they have in the repository, so that their links hold in both places.
+docs: env
+	rm -rf build/docs site
+	mkdir -p build/docs/plots
+	cp -R README.md CONTRIBUTING.md CHANGELOG.md LICENSE docs build/docs
+	cp -R plots/reference build/docs/plots
+	$(BIN)/zensical build --strict --clean
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) build/docs site

@@ -26,22 +26,39 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Prune BERT-like encoders with many strategies, and compare what is left of their accuracy."
-    "\n\nStart with: shrinkbench-bert run quick, then: shrinkbench-bert report quick",
+    "\n\nStart with: shrinkbench-bert run quick, then: shrinkbench-bert report quick. Bad input exits "
+    "with 2, and one line says what is accepted.",
 )
+
+
+def _experiments() -> Path:
+    return Path(str(resources.files("shrinkbench_bert.experiments")))
+
+
+def _grid_names() -> list[str]:
+    """The grids that come along."""
+    return sorted(path.stem for path in _experiments().glob("*.toml"))
+
 
 GridArgument = Annotated[
     str,
     typer.Argument(
-        metavar="GRID", help="A TOML file, or the name of a grid that comes along, such as: quick"
+        metavar="GRID",
+        help=f"A TOML file, or the name of a grid that comes along: {', '.join(_grid_names())}.",
     ),
 ]
-ResultsOption = Annotated[Path, typer.Option("--results", metavar="DIR", help="Where results are stored.")]
+ResultsOption = Annotated[
+    Path,
+    typer.Option(
+        "--results", metavar="DIR", help="Where results are stored; each grid has a folder of its name in it."
+    ),
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Replace a value of the grid, e.g. --set seeds=[0,1,2] --set recipe.lr=3e-5 "
+        help="Replace a value of the grid, e.g. --set 'seeds=[0,1,2]' --set recipe.lr=3e-5 "
         "--set source=path/to/glue --set protocol=paper. May be given several times.",
     ),
 ]
@@ -56,13 +73,20 @@ def run(
         int | None, typer.Option(min=1, metavar="N", help="Run cells in N processes on this machine.")
     ] = None,
     scheduler: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Run cells on a Dask cluster: tcp://HOST:PORT.")
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Run cells on a Dask cluster that is there: tcp://HOST:PORT."),
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Threads of torch in each process.")
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Threads of torch in each process; another number can move the last digits of results.",
+        ),
     ] = None,
     log_file: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="Append one line per stage to this file.")
+        Path | None,
+        typer.Option(metavar="PATH", help="Append one line per stage, with its seconds, to this file."),
     ] = None,
 ) -> None:
     """Run the cells of a grid that are not stored yet.
@@ -185,8 +209,20 @@ def checklist(
 
 @app.command()
 def compare(
-    baseline: Annotated[Path, typer.Argument(metavar="BASELINE", help="A folder of results, or a long.csv.")],
-    candidate: Annotated[Path, typer.Argument(metavar="CANDIDATE", help="Likewise.")],
+    baseline: Annotated[
+        Path,
+        typer.Argument(
+            metavar="BASELINE",
+            help="What is held to be right: a grid's folder of results, such as results/reference/check, a "
+            "folder with several grids below it, or a long.csv that `report` wrote.",
+        ),
+    ],
+    candidate: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CANDIDATE", help="What is compared with it: likewise a folder or a long.csv."
+        ),
+    ],
     tolerance: Annotated[
         list[str] | None,
         typer.Option(
@@ -225,7 +261,9 @@ def latency(
     grid: GridArgument,
     results: ResultsOption = Path("results"),
     set_: SetOption = None,
-    threads: Annotated[int | None, typer.Option(help="Threads of torch; its own choice if left out.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", help="Threads of torch; its own choice if left out.")
+    ] = None,
 ) -> None:
     """Measure what a grid's pruning saves in time: removed heads, or weights kept in sparse rows.
 
@@ -245,7 +283,12 @@ def latency(
 @app.command()
 def strategies(
     plugin: Annotated[
-        list[str] | None, typer.Option(help="A file or package that registers more of them.")
+        list[str] | None,
+        typer.Option(
+            metavar="PLUGIN",
+            help="A file, such as my_strategy.py, or a package that registers more of them. May be given "
+            "several times.",
+        ),
     ] = None,
 ) -> None:
     """List the registered strategies: name, scope, what they need, and their equation."""
@@ -290,11 +333,9 @@ def _find(grid: str) -> Path:
     path = Path(grid)
     if path.is_file() or path.suffix == ".toml":
         return path
-    folder = Path(str(resources.files("shrinkbench_bert.experiments")))
-    packaged = folder / f"{grid}.toml"
+    packaged = _experiments() / f"{grid}.toml"
     if not packaged.is_file():
-        names = ", ".join(sorted(p.stem for p in folder.glob("*.toml")))
-        raise UserError(f"no grid {grid!r}: give a .toml file, or one of {names}")
+        raise UserError(f"no grid {grid!r}: give a .toml file, or one of {', '.join(_grid_names())}")
     return packaged
 
 
@@ -305,17 +346,20 @@ def _name(grid: str) -> str:
         try:
             grid = str(tomllib.loads(path.read_text(encoding="utf-8")).get("name", path.stem))
         except (OSError, ValueError) as error:
-            raise UserError(f"grid {str(path)!r}: {error}") from error
+            raise UserError(f"grid {str(path)!r}: {error}; give a .toml file, or a grid's name") from error
     if not re.fullmatch(GRID_NAME, grid):
         raise UserError(f"no grid {grid!r}: give a .toml file, or a name of letters, digits, '.', '_', '-'")
     return grid
+
+
+_EXAMPLES = {"--set": "recipe.lr=3e-5", "--tolerance": "accuracy=0.02"}
 
 
 def _parse(setting: str, option: str = "--set") -> tuple[str, Any]:
     """Read `key=value`; the value is TOML where it can be, and a string otherwise."""
     key, equals, value = setting.partition("=")
     if not equals or not key:
-        raise UserError(f"{option} {setting!r}: KEY=VALUE is expected")
+        raise UserError(f"{option} {setting!r}: KEY=VALUE is expected, as in {option} {_EXAMPLES[option]}")
     try:
         return key, tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:

@@ -64,7 +64,7 @@ def size(model: PreTrainedModel, masks: Mapping[str, Tensor], dense: MultiplyAdd
     prunable = sum(mask.numel() for mask in masks.values())
     kept = sum(int(mask.sum()) for mask in masks.values())
     if not kept:
-        raise UserError("masks that keep nothing leave no compression to speak of")
+        raise UserError("the masks keep nothing, so there is no compression to speak of: keep more")
     densities = density(masks)
     saved = sum(
         dense.by_module[name.removesuffix(".weight")] * (1 - fraction)

@@ -103,7 +103,10 @@ def load_task(
     order = torch.randperm(len(train), generator=generator(0, "holdout")).tolist()
     cut = max(1, round(holdout * len(train)))
     if cut >= len(train):
-        raise UserError(f"source {source!r}, task {task.name!r}: {len(train)} examples are too few")
+        raise UserError(
+            f"source {source!r}, task {task.name!r}: {len(train)} examples are too few to set {holdout:g} of "
+            "them apart; raise train_examples"
+        )
     train, held_out = train.take(order[cut:]), train.take(order[:cut])
     if tokenizer is None:
         return TaskData(task, train, held_out, validation, pad_token_id=0)
@@ -121,7 +124,7 @@ def _load(task: Task, source: str) -> tuple[Split, Split]:
     if not local and (not source or source.startswith((".", "/", "~")) or source.count("/") != 1):
         raise UserError(f"{where}: no such folder (accepted: a hub id, a folder, or mini-glue)")
     if not local and not hub_reachable():
-        where += " (the hub cannot be reached; looked for a local copy)"
+        where += " (the hub cannot be reached, looked for a local copy; a folder or mini-glue needs no hub)"
     datasets.disable_progress_bars()
     with TemporaryDirectory() as scratch:
         try:

@@ -177,7 +177,9 @@ class Grid(BaseModel):
         try:
             table = tomllib.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
-            raise UserError(f"grid {str(path)!r}: {error.strerror or error}") from error
+            raise UserError(
+                f"grid {str(path)!r}: {error.strerror or error}; give the path of a grid file"
+            ) from error
         except ValueError as error:
             raise UserError(f"grid {str(path)!r} is not TOML: {error}") from error
         for key, value in (overrides or {}).items():
@@ -232,7 +234,7 @@ class Grid(BaseModel):
         for field in ("tasks", "strategies", *AMOUNTS, "seeds"):
             values = getattr(self, field)
             if len(set(values)) < len(values):
-                raise UserError(f"{field} = {values}: an entry stands there twice")
+                raise UserError(f"{field} = {values}: an entry stands there twice; name each once")
         for plugin in self.plugins:
             load_plugin(plugin, folder)
         for strategy in self.strategies:
@@ -294,6 +296,8 @@ def _override(table: dict[str, Any], key: str, value: Any) -> None:
         if parent == "protocol" and isinstance(inner, str):
             inner = table["protocol"] = {"base": inner}
         if not isinstance(inner, dict):
-            raise UserError(f"--set {key}: {parent!r} is no table")
+            raise UserError(
+                f"--set {key}: {parent!r} is no table, so nothing in it can be set; set {parent} itself"
+            )
         table = inner
     table[last] = value

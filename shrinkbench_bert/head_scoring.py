@@ -85,7 +85,7 @@ def choose_heads(scores: Mapping[tuple[int, int], float], n: int) -> dict[int, l
     Raises UserError if there are fewer than n heads.
     """
     if not 0 <= n <= len(scores):
-        raise UserError(f"{n} heads cannot be chosen of {len(scores)}")
+        raise UserError(f"{n} heads cannot be chosen of {len(scores)}: choose at most so many")
     ascending = sorted(scores, key=lambda place: (scores[place], -place[0], -place[1]))
     chosen: dict[int, list[int]] = {}
     for layer, head in sorted(ascending[:n]):
@@ -137,7 +137,7 @@ class _Scorer:
     def __init__(self, name: str, protocol: Protocol, seed: int, layers: list[AttentionLayer]) -> None:
         strategy = get_strategy(name).under(protocol)
         if not isinstance(strategy, HeadStrategy):
-            raise UserError(f"strategy {name!r} scores no attention heads")
+            raise UserError(f"strategy {name!r} scores no attention heads, but weights: see score")
         self.name, self.strategy, self.seed, self.layers = name, strategy, seed, layers
         self.weights = [_weights(layer) for layer in layers]
         self.sums: list[Tensor] | None = None
@@ -173,14 +173,14 @@ class _Scorer:
 
     def finish(self) -> HeadScores:
         if self.sums is None:
-            raise UserError(f"strategy {self.name!r} needs data, and there were no batches")
+            raise UserError(f"strategy {self.name!r} needs data, and there were no batches: give some")
         scores = self.strategy.overall([total / self.sequences for total in self.sums])
         found: HeadScores = {}
         for layer, values in zip(self.layers, scores, strict=True):
             if values.shape != (len(layer.kept),) or not torch.isfinite(values).all():
                 raise UserError(
                     f"strategy {self.name!r}: the scores of layer {layer.index} are no {len(layer.kept)} "
-                    "finite numbers"
+                    "finite numbers; does its formula divide by 0?"
                 )
             found |= {(layer.index, h): float(v) for h, v in zip(layer.kept, values, strict=True)}
         return found

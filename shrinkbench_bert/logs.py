@@ -19,7 +19,9 @@ def logging_to(path: Path | None) -> Iterator[None]:
     try:
         handler = logging.FileHandler(path, encoding="utf-8")
     except OSError as error:
-        raise UserError(f"log file {str(path)!r}: {error.strerror or error}") from error
+        raise UserError(
+            f"log file {str(path)!r}: {error.strerror or error}; give a path that can be written to"
+        ) from error
     handler.setFormatter(logging.Formatter(_FORMAT))
     logger = logging.getLogger("shrinkbench_bert")
     level = logger.level

@@ -38,10 +38,10 @@ def make_masks(scores: Mapping[str, Tensor], keep: float, scope: Scope, *, ties:
     if not 0 < keep <= 1:
         raise UserError(f"keep = {keep!r}: a fraction in (0, 1] is expected")
     if not scores:
-        raise UserError("no scores: nothing is prunable")
+        raise UserError("no scores: give those of one strategy, as score() returns them")
     for name, score in scores.items():
         if torch.isnan(score).any():
-            raise UserError(f"score of {name!r} holds NaN")
+            raise UserError(f"score of {name!r} holds NaN, which has no rank: mend its formula")
     if scope == "layer":
         return {name: _top(s.flatten(), keep, ties).view(s.shape) for name, s in scores.items()}
     if scope == "global":
@@ -118,7 +118,7 @@ def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> AppliedMasks:
         if mask.shape != parameters[name].shape:
             raise UserError(
                 f"mask of {name!r} has shape {tuple(mask.shape)}, "
-                f"the parameter {tuple(parameters[name].shape)}"
+                f"the parameter {tuple(parameters[name].shape)}: make masks from scores of this model"
             )
     chosen = [parameters[name] for name in masks]
     pruned = [~mask.to(p.device).bool() for mask, p in zip(masks.values(), chosen, strict=True)]
@@ -171,12 +171,14 @@ def mask_iou(
         raise unknown("set to compare", of, ("kept", "pruned"))
     if first.keys() != second.keys():
         odd = sorted(first.keys() ^ second.keys())
-        raise UserError(f"masks of different models: only one of them has {odd[0]!r}")
+        raise UserError(f"masks of different models: only one of them has {odd[0]!r}; give two of one model")
     intersection = union = 0
     for name, left in first.items():
         x, y = left.bool(), second[name].bool()
         if x.shape != y.shape:
-            raise UserError(f"masks of {name!r} have shapes {tuple(x.shape)} and {tuple(y.shape)}")
+            raise UserError(
+                f"masks of {name!r} have shapes {tuple(x.shape)} and {tuple(y.shape)}: give two of one model"
+            )
         if of == "pruned":
             x, y = ~x, ~y
         intersection += int((x & y).sum())

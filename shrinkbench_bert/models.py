@@ -27,6 +27,7 @@ from shrinkbench_bert.seeding import seeded
 from shrinkbench_bert.tasks import Task, get_task
 
 MINILM_HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
+_ACCEPTED = "accepted: a hub id, a folder with config.json and model.safetensors, or minilm"
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model")
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
@@ -66,7 +67,7 @@ def _one_clear_error(name_or_path: str) -> Iterator[None]:
     online = True
     try:
         if not is_local(name_or_path) and ("\\" in name_or_path or name_or_path.count("/") > 1):
-            raise UserError(f"model {name_or_path!r}: no such folder")
+            raise UserError(f"model {name_or_path!r}: no such folder ({_ACCEPTED})")
         online = is_local(name_or_path) or hub_reachable()
         yield
     except UserError:
@@ -75,10 +76,7 @@ def _one_clear_error(name_or_path: str) -> Iterator[None]:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if not online:
             reason = "the hub cannot be reached and there is no local copy"
-        raise UserError(
-            f"model {name_or_path!r}: {reason} (accepted: a hub id, a folder with config.json and "
-            "model.safetensors, or minilm)"
-        ) from error
+        raise UserError(f"model {name_or_path!r}: {reason} ({_ACCEPTED})") from error
     finally:
         transformers_logging.set_verbosity(verbosity)
 
@@ -143,7 +141,7 @@ def _check_complete(name_or_path: str, model: PreTrainedModel, absent: set[str])
     if lacking:
         raise UserError(
             f"model {name_or_path!r}: its weights lack {lacking[0]!r} and {len(lacking) - 1} more of the "
-            "encoder's parameters"
+            "encoder's parameters; give a checkpoint of the whole encoder"
         )
 
 
@@ -153,7 +151,8 @@ def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
     # Without one the library makes up a tokenizer of five tokens, to which every word is unknown.
     if folder.is_dir() and not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         raise UserError(
-            f"model {name_or_path!r}: no tokenizer in the folder (one of {', '.join(_TOKENIZER_FILES)})"
+            f"model {name_or_path!r}: no tokenizer in the folder (one of {', '.join(_TOKENIZER_FILES)}); "
+            "save it there with tokenizer.save_pretrained"
         )
     with _one_clear_error(name_or_path):
         return AutoTokenizer.from_pretrained(checkpoint(name_or_path))

@@ -26,7 +26,12 @@ def unpack_numbers(text: str, n: int) -> NDArray[np.float64]:
         # At most one byte too many is inflated, whatever the text claims to hold.
         raw = inflate.decompress(base64.b64decode(text, validate=True), size + 1)
     except (binascii.Error, zlib.error, ValueError) as error:
-        raise UserError(f"packed numbers are damaged: {error}") from error
+        raise UserError(
+            f"packed numbers are damaged ({error}): move the result away, and its cell is run again"
+        ) from error
     if len(raw) != size or not inflate.eof:
-        raise UserError(f"packed numbers are damaged: {n} of them are expected")
+        raise UserError(
+            f"packed numbers are damaged ({n} of them are expected): move the result away, and its cell "
+            "is run again"
+        )
     return np.frombuffer(raw, _FORMAT).astype(np.float64)

@@ -53,7 +53,7 @@ def check_cells(cells: Sequence[Cell]) -> None:
         if not cell.protocol.reset_optimizer:
             raise UserError(
                 "reset_optimizer = false: the dense model's optimiser does not fit a model without some of "
-                "its heads"
+                "its heads; set protocol.reset_optimizer = true"
             )
     for strategy, cell in {cell.strategy: cell for cell in cells}.items():
         _check_strategy(strategy, cell.model, cell.task, cell.layers, cell.protocol)

@@ -80,7 +80,9 @@ def _check_folder(store: ResultStore) -> None:
     for folder in (store.folder, *store.folder.parents):
         if folder.exists():
             if not folder.is_dir():
-                raise UserError(f"results {str(store.folder)!r}: {str(folder)!r} is no folder")
+                raise UserError(
+                    f"results {str(store.folder)!r}: {str(folder)!r} is no folder; give another --results"
+                )
             return
 
 

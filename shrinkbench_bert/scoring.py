@@ -161,7 +161,9 @@ class _Scorer:
                     f"strategy {self.name!r}: score() of {name!r} raised {type(error).__name__}: {error}"
                 ) from error
             if signal.versions != versions:
-                raise UserError(f"strategy {self.name!r}: score() of {name!r} changes a signal in place")
+                raise UserError(
+                    f"strategy {self.name!r}: score() of {name!r} changes a signal in place; copy it first"
+                )
             if not isinstance(value, Tensor) or value.shape != signal.weight.shape:
                 found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
                 raise UserError(
@@ -176,10 +178,13 @@ class _Scorer:
 
     def finish(self) -> Scores:
         if not self.sums:
-            raise UserError(f"strategy {self.name!r} needs data, and there were no batches")
+            raise UserError(f"strategy {self.name!r} needs data, and there were no batches: give some")
         for name, total in self.sums.items():
             if torch.isnan(total).any():
-                raise UserError(f"strategy {self.name!r}: the score of {name!r} is NaN")
+                raise UserError(
+                    f"strategy {self.name!r}: the score of {name!r} is NaN; does its formula divide by 0, or "
+                    "take a root or a logarithm?"
+                )
         return self.sums
 
 

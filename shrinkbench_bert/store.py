@@ -20,6 +20,7 @@ from shrinkbench_bert.grid import Cell
 SCHEMA_VERSION: Literal[2] = 2
 # Room for the predictions of ten million examples.
 _LARGEST_BYTES = 1 << 28
+_AGAIN = "move it away, and its cell is run again"
 LATENCY_FOLDER = "latency"
 """Within a grid's folder; its files are no results."""
 
@@ -298,12 +299,14 @@ class ResultStore:
         """Read one result. Raises UserError for a file that is no result of a schema known here."""
         try:
             if (size := path.stat().st_size) > _LARGEST_BYTES:
-                raise UserError(f"result {str(path)!r}: {size:,} bytes; at most {_LARGEST_BYTES:,} are read")
+                raise UserError(
+                    f"result {str(path)!r}: {size:,} bytes; at most {_LARGEST_BYTES:,} are read; {_AGAIN}"
+                )
             tree = json.loads(path.read_text(encoding="utf-8"))
         except UserError:
             raise
         except (OSError, ValueError, RecursionError) as error:
-            raise UserError(f"result {str(path)!r} is not valid JSON: {error}") from error
+            raise UserError(f"result {str(path)!r} is not valid JSON: {error}; {_AGAIN}") from error
         version = tree.get("schema_version") if isinstance(tree, dict) else None
         if isinstance(version, int) and version > SCHEMA_VERSION:
             raise UserError(
@@ -318,7 +321,7 @@ class ResultStore:
         try:
             return Result.model_validate(tree)
         except (ValidationError, UserError) as error:
-            raise UserError(f"result {str(path)!r} is no result: {describe(error)}") from error
+            raise UserError(f"result {str(path)!r} is no result: {describe(error)}; {_AGAIN}") from error
 
     def paths(self) -> Iterator[Path]:
         """List the file of every result below the folder, in order."""

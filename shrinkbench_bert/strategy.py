@@ -264,7 +264,9 @@ def load_plugin(plugin: str, folder: Path) -> None:
 
 def _import_file(path: Path) -> None:
     if not path.is_file():
-        raise UserError(f"plugin {str(path)!r}: no such Python file")
+        raise UserError(
+            f"plugin {str(path)!r}: no such Python file (in a grid, a path is relative to the grid's file)"
+        )
     name = f"shrinkbench_bert_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}_{path.stem}"
     if name in sys.modules:
         return

@@ -116,4 +116,7 @@ def _load(store: ResultStore, pattern: str, kind: type[Measured]) -> Iterator[Me
         try:
             yield kind.model_validate_json(path.read_bytes())
         except (OSError, ValidationError) as error:
-            raise UserError(f"latency {str(path)!r}: {describe(ValueError(error))}") from error
+            raise UserError(
+                f"latency {str(path)!r}: {describe(ValueError(error))}; delete it, and `latency` "
+                "measures it again"
+            ) from error

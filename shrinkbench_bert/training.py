@@ -191,7 +191,10 @@ class _Best:
             return
         value = selection.metrics[self.task.metric]
         if value is None:
-            raise UserError(f"task {self.task.name!r}: metric {self.task.metric!r} chooses no epoch")
+            raise UserError(
+                f"task {self.task.name!r}: metric {self.task.metric!r} is undefined here and chooses no "
+                "epoch; name another one first in the task's metrics"
+            )
         value = value if METRICS[self.task.metric].greater_is_better else -value
         if value > self._value:
             self.epoch, self._value = epoch, value

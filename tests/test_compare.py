@@ -18,6 +18,7 @@ from shrinkbench_bert.report.comparison import Comparison, Move, compare
 from shrinkbench_bert.report.comparison_table import describe_comparison
 
 A, B = "LayerMagWeight", "LayerGradCAMShift"
+MAKE_COMPARABLE = "run both with the same settings, data and weights"
 
 Save = Callable[..., Path]
 
@@ -267,7 +268,7 @@ class TestComparable:
         old = [make_result(), make_result(strategy=B)]
         code, out, error = command(save("old", old), save("new", [old[0], change(old[1])]))
         assert (code, out) == (2, "")
-        assert error == f"error: not comparable: {said} (sst2)\n"
+        assert error == f"error: not comparable: {said} (sst2); {MAKE_COMPARABLE}\n"
 
     def test_every_field_that_differs_is_named_once(self, save: Save) -> None:
         old = [make_result(task, s) for task in ("sst2", "stsb") for s in (A, B)]
@@ -276,7 +277,7 @@ class TestComparable:
             compare(save("old", old), save("new", new))
         assert str(error.value) == (
             "not comparable: recipe.batch_size: baseline 16, candidate 8 (sst2, stsb); "
-            "recipe.lr: baseline 2e-05, candidate 0.001 (sst2, stsb)"
+            f"recipe.lr: baseline 2e-05, candidate 0.001 (sst2, stsb); {MAKE_COMPARABLE}"
         )
 
     def test_heads_ranked_or_removed_in_another_way(self, save: Save) -> None:
@@ -286,7 +287,7 @@ class TestComparable:
             compare(save("old", [old]), save("new", [new]))
         assert str(error.value) == (
             "not comparable: head_rounds: baseline None, candidate 3 (sst2); "
-            "head_scope: baseline None, candidate 'layer' (sst2)"
+            f"head_scope: baseline None, candidate 'layer' (sst2); {MAKE_COMPARABLE}"
         )
 
     def test_names_of_equal_things_may_differ(self, save: Save) -> None:
@@ -390,7 +391,7 @@ class TestTables:
         old = make_result()
         with pytest.raises(UserError) as error:
             compare(table("old", [old]), table("new", [change(old)]))
-        assert str(error.value) == f"not comparable: {said} (sst2)"
+        assert str(error.value) == f"not comparable: {said} (sst2); {MAKE_COMPARABLE}"
 
 
 class TestCommand:

@@ -80,7 +80,7 @@ def _sample(results: list[Result]) -> Sample:
         if result.fingerprints.data != first.fingerprints.data:
             raise UserError(
                 f"{result.cell}: its examples are not those of {first.cell} (fingerprints.data differ): "
-                "they cannot be compared example by example"
+                "they cannot be compared example by example; keep them in folders of their own"
             )
         cell, labels = result.cell, unpack_numbers(result.labels, result.after_retraining.n)
         for name, evaluation in ((cell.strategy, result.after_retraining), (DENSE, result.dense)):
@@ -104,7 +104,9 @@ def _sample(results: list[Result]) -> Sample:
 
 def _predictions(evaluation: Evaluation, cell: str) -> Array:
     if evaluation.predictions is None:
-        raise UserError(f"{cell}: its predictions were not stored")
+        raise UserError(
+            f"{cell}: its predictions were not stored; move the result away and run the grid again"
+        )
     return unpack_numbers(evaluation.predictions, evaluation.n)
 
 

@@ -91,7 +91,10 @@ class Cluster:
         try:
             client = Client(self.address, timeout=10)
         except (OSError, ValueError) as error:
-            raise UserError(f"scheduler {self.address!r} cannot be reached: {error}") from error
+            raise UserError(
+                f"scheduler {self.address!r} cannot be reached: {error} (start one with `dask scheduler` "
+                "and give the address that it prints, as tcp://HOST:PORT)"
+            ) from error
         with client:
             resources = {"GPU": 1.0} if site.device == "cuda" else {}
             workers = client.scheduler_info(n_workers=-1)["workers"].values()
@@ -165,7 +168,8 @@ def _check_worker(site: Site, job: Job) -> None:
         differing = [name for name, value in expected if getattr(found, name) != value]
         if differing:
             raise UserError(
-                f"{where}: {cell}: its {' and '.join(differing)} differ from where the run was started"
+                f"{where}: {cell}: its {' and '.join(differing)} differ from where the run was started; "
+                "give the workers the same data, checkpoint and code"
             )
 
 

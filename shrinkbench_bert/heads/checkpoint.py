@@ -67,7 +67,9 @@ def save_pruned(model: PreTrainedModel, folder: str | Path) -> None:
         config.save_pretrained(folder)
         write_weights(model, str(folder / _WEIGHTS))
     except OSError as error:
-        raise UserError(f"folder {str(folder)!r}: {error.strerror or error}") from error
+        raise UserError(
+            f"folder {str(folder)!r}: {error.strerror or error}; give one that can be written to"
+        ) from error
 
 
 def load_pruned(folder: str | Path) -> PreTrainedModel:
@@ -109,7 +111,7 @@ def load_pruned(folder: str | Path) -> PreTrainedModel:
 
 def _read_config(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise UserError(f"no {_CONFIG} in it")
+        raise UserError(f"no {_CONFIG} in it: give a folder that save_pruned wrote")
     if path.stat().st_size > _CONFIG_BYTES:
         raise UserError(f"{_CONFIG} has more than {_CONFIG_BYTES:,} bytes")
     fields = json.loads(path.read_text(encoding="utf-8"))

@@ -135,6 +135,6 @@ def _layer(model: PreTrainedModel, index: int, layer: nn.Module, names: _Names) 
     if not query.out_features == key.out_features == value.out_features == output.in_features == width:
         raise UserError(
             f"{where}: {len(found.kept)} heads of size {found.head_size} do not fill its projections; "
-            "heads that another tool removed are not known here"
+            "heads that another tool removed are not known here: give the model with all its heads"
         )
     return found

@@ -70,7 +70,9 @@ def read_grid(store: ResultStore) -> tuple[list[Result], pd.DataFrame]:
     """Read one grid's results, and their rows. Raises UserError as `write_report` does."""
     results = list(store.results())
     if not results:
-        raise UserError(f"no results in {str(store.folder)!r}: run its grid first")
+        raise UserError(
+            f"no results in {str(store.folder)!r}: run its grid first, with `shrinkbench-bert run`"
+        )
     frame = pd.DataFrame([result.row() for result in results])
     check_one_grid(frame, str(store.folder))
     return results, frame

@@ -19,6 +19,7 @@ _POINT = ["task", "metric", "stage", "strategy", "amount", "requested"]
 _OF_THE_GRID = ("grid", "model", "layers", "source", "protocol", "head_scope", "head_rounds")
 _OF_THE_TASK = ("data_sha256", "model_sha256", "recipe")
 _IDENTITY = ("layers", "protocol", *_OF_THE_TASK, "formula_sha256", "tolerance", "head_scope", "head_rounds")
+_APART = "move the others to a folder of their own"
 
 
 def check_one_grid(frame: pd.DataFrame, folder: str) -> None:
@@ -26,18 +27,20 @@ def check_one_grid(frame: pd.DataFrame, folder: str) -> None:
     for column in _OF_THE_GRID:
         values = frame[column].drop_duplicates().tolist()
         if len(values) > 1:
-            raise UserError(f"results in {folder!r}: {column} = {values}: a report shows one only")
+            raise UserError(f"results in {folder!r}: {column} = {values}: a report shows one only; {_APART}")
     kinds = [kind for kind in AMOUNTS if frame[f"requested_{kind}"].notna().any()]
     if len(kinds) > 1:
-        raise UserError(f"results in {folder!r}: some amounts are {kinds[0]}, others {kinds[1]}")
+        raise UserError(f"results in {folder!r}: some amounts are {kinds[0]}, others {kinds[1]}; {_APART}")
     for task, rows in frame.groupby("task"):
         for column in _OF_THE_TASK:
             values = rows[column].drop_duplicates().tolist()
             if len(values) > 1:
-                raise UserError(f"results in {folder!r}: {column} of {task} = {values}: one is expected")
+                raise UserError(
+                    f"results in {folder!r}: {column} of {task} = {values}: one is expected; {_APART}"
+                )
     twice = frame[frame.duplicated(_CELL)]
     if not twice.empty:
-        raise UserError(f"results in {folder!r}: two for {twice[_CELL].iloc[0].to_dict()}")
+        raise UserError(f"results in {folder!r}: two for {twice[_CELL].iloc[0].to_dict()}; {_APART}")
 
 
 def by_compression(frame: pd.DataFrame) -> bool:

@@ -125,7 +125,7 @@ def _check_comparable(pairs: Iterable[tuple[Point, Point]]) -> None:
                 found.setdefault(what, {})[before.key.task] = None
     if found:
         fields = "; ".join(f"{what} ({', '.join(tasks)})" for what, tasks in found.items())
-        raise UserError(f"not comparable: {fields}")
+        raise UserError(f"not comparable: {fields}; run both with the same settings, data and weights")
 
 
 def _judge(before: Point, after: Point, quantity: Quantity, given: Mapping[str, float]) -> Move:

@@ -48,7 +48,7 @@ def _by_key(path: Path, points: Iterable[Point], named: bool) -> dict[Key, Point
     for point in points:
         key = point.key if named else point.key._replace(grid="")
         if key in found:
-            raise UserError(f"{str(path)!r}: two for {key._asdict()}")
+            raise UserError(f"{str(path)!r}: two for {key._asdict()}; give the folder of one grid")
         found[key] = replace(point, key=key)
     return found
 
@@ -111,7 +111,9 @@ def _averaged(path: Path) -> list[Point]:
         for row in (*(row for row in dense if row["task"] == key.task), *own):
             quantity = Quantity(row["stage"], row["metric"])
             if quantity in readings:
-                raise UserError(f"{str(path)!r}: two rows for {key.task}, {key.strategy}, {quantity}")
+                raise UserError(
+                    f"{str(path)!r}: two rows for {key.task}, {key.strategy}, {quantity}; keep one"
+                )
             value, sd, tolerance = (_defined(row[column]) for column in ("mean", "sd", "tolerance"))
             readings[quantity] = Reading(value, int(row["n_seeds"]), sd, tolerance)
         # Rounded: a mean of equal fractions can be off in its last bit.
@@ -145,7 +147,7 @@ def _table(path: Path) -> pd.DataFrame:
             "`shrinkbench-bert report` writes)"
         ) from error
     if table.empty:
-        raise UserError(f"table {str(path)!r} has no rows")
+        raise UserError(f"table {str(path)!r} has no rows: write it again with `shrinkbench-bert report`")
     return table
 
 

@@ -75,7 +75,7 @@ def read_pairs(folder: Path, plots: Path) -> list[Pair]:
             )
         found.setdefault(place.parents[1], []).append(Stored(place, result))
     if not found:
-        raise UserError(f"no results in {str(folder)!r}: run a grid first")
+        raise UserError(f"no results in {str(folder)!r}: run a grid first, with `shrinkbench-bert run`")
     return [
         Pair(task.as_posix(), stored, plots / (task.parent if task.parent.name else folder.resolve().name))
         for task, stored in found.items()
