@@ -72,6 +72,7 @@ class Cell(BaseModel):
     # None for what is usual: what is not set is no part of a digest.
     head_scope: Literal["layer"] | None = Field(None, description="None: all heads are ranked together")
     head_rounds: int | None = Field(None, ge=2, description="None: all heads are removed at once")
+    prune_rounds: int | None = Field(None, ge=2, description="None: all weights are pruned at once")
     seed: NonNegativeInt = 0
     recipe: Recipe = Recipe()
     protocol: Protocol = Protocol()
@@ -96,7 +97,7 @@ class Cell(BaseModel):
     def _protocol_by_name(cls, value: Any) -> Any:
         return Protocol.named(value) if isinstance(value, str) else value
 
-    @field_validator("head_scope", "head_rounds", mode="before")
+    @field_validator("head_scope", "head_rounds", "prune_rounds", mode="before")
     @classmethod
     def _usual_is_unset(cls, value: Any) -> Any:
         return None if value in ("global", 1) else value
@@ -109,6 +110,8 @@ class Cell(BaseModel):
             )
         if self.heads is None and (self.head_scope or self.head_rounds):
             raise UserError("head_scope and head_rounds: they need an amount of heads")
+        if self.heads is not None and self.prune_rounds:
+            raise UserError("prune_rounds: it needs keep or compression; heads have head_rounds")
         return self
 
     @property
@@ -144,6 +147,7 @@ class Grid(BaseModel):
     heads: list[HeadFraction] = Field([], description="fractions of the attention heads removed")
     head_scope: Literal["global", "layer"] = Field("global", description="heads are ranked over all layers")
     head_rounds: PositiveInt = Field(1, description="score, remove and fine-tune so many times")
+    prune_rounds: PositiveInt = Field(1, description="score, mask and retrain so many times")
     seeds: list[NonNegativeInt] = Field([0], min_length=1)
     protocol: Protocol = Protocol()
     recipe: Recipe = Recipe()
@@ -221,6 +225,8 @@ class Grid(BaseModel):
             raise UserError("give either keep, or compression, or heads: a list of amounts")
         if not self.heads and (self.head_scope, self.head_rounds) != ("global", 1):
             raise UserError("head_scope and head_rounds: they need heads, a list of amounts")
+        if self.heads and self.prune_rounds != 1:
+            raise UserError("prune_rounds: it needs keep or compression; heads have head_rounds")
         for field in ("tasks", "strategies", *AMOUNTS, "seeds"):
             values = getattr(self, field)
             if len(set(values)) < len(values):
@@ -258,6 +264,7 @@ class Grid(BaseModel):
                             seed=seed,
                             recipe=self.task_recipes.get(task, self.recipe),
                             protocol=self.protocol,
+                            prune_rounds=self.prune_rounds,
                             **amount,
                         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,9 @@ Values = dict[str, Tensor]
 Measure = Callable[[PreTrainedModel, Batch, Task, Protocol], Values]
 
 # nn.Modules by the names that a checkpoint's configuration may give; some stand beside their arguments.
-_ACTIVATION_FUNCTIONS = tuple({kind[0] if isinstance(kind, tuple) else kind for kind in ACT2CLS.values()})
+_ACTIVATION_FUNCTIONS: tuple[Any, ...] = tuple(
+    kind[0] if isinstance(kind, tuple) else kind for kind in ACT2CLS.values()
+)
 _NEAR_0 = 1e-6
 
 
@@ -93,7 +96,7 @@ def squared_gradients(model: PreTrainedModel, batch: Batch, task: Task, protocol
 def path_gradients(model: PreTrainedModel, batch: Batch, task: Task, protocol: Protocol) -> Values:
     """Mean of dL/dw at alpha w, alpha = (k - 1/2) / eta for k = 1 to eta, all prunable w moving together.
 
-    The integral of the straight path from 0 to w by the midpoint rule (Sundararajan et al. 2017, eq. 3).
+    The integral of the straight path from 0 to w by the midpoint rule (Sundararajan et al. 2017).
     """
     parameters = prunable_parameters(model, protocol)
     totals = {name: torch.zeros_like(p) for name, p in parameters.items()}

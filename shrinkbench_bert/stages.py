@@ -22,7 +22,7 @@ from shrinkbench_bert.errors import UserError
 from shrinkbench_bert.fingerprints import fingerprints
 from shrinkbench_bert.grid import Cell
 from shrinkbench_bert.head_scoring import HeadScores, score_heads
-from shrinkbench_bert.masks import Masks, make_masks, pack, unpack
+from shrinkbench_bert.masks import Masks, apply_masks, keep_after, make_masks, pack, unpack
 from shrinkbench_bert.models import (
     load_model,
     load_tokenizer,
@@ -31,7 +31,7 @@ from shrinkbench_bert.models import (
     set_dropout,
 )
 from shrinkbench_bert.preflight import cell_keep
-from shrinkbench_bert.scoring import score
+from shrinkbench_bert.scoring import Scores, score
 from shrinkbench_bert.seeding import generator
 from shrinkbench_bert.store import Evaluation, ResultStore, Training
 from shrinkbench_bert.strategy import get_strategy
@@ -39,7 +39,9 @@ from shrinkbench_bert.tensor_file import TensorFile, read_tensors, write_tensors
 from shrinkbench_bert.training import Moments, evaluate, fine_tune
 
 Progress = Callable[[str], None]
-_OF_NO_MATTER = {"source", "strategy", "keep", "compression", "heads", "head_scope", "head_rounds"}
+_OF_NO_MATTER = {
+    *("source", "strategy", "keep", "compression", "heads", "head_scope", "head_rounds", "prune_rounds")
+}
 """Fields of a cell that decide neither its dense weights nor, but for their amount, its masks."""
 
 _log = logging.getLogger(__name__)
@@ -128,9 +130,10 @@ class Stages:
             _log.info("%s: %s %.1f s", self.label, name, taken)
 
     def prepare(self) -> None:
-        """Do the shared stages now: the dense weights, and the masks of all cells that have any."""
+        """Do the shared stages now: the dense weights, and the masks of all cells that share them."""
         _ = self.dense
-        if any(cell.heads is None and self._read_masks(cell) is None for cell in self.cells):
+        alone = self.cell.heads is not None or self.cell.prune_rounds is not None
+        if not alone and any(self._read_masks(cell) is None for cell in self.cells):
             self._score()
 
     @cached_property
@@ -233,23 +236,19 @@ class Stages:
 
     def _score(self) -> None:
         """Score with every strategy whose masks are not stored, and make all amounts' masks."""
-        cell = self.cell
         missing = [c for c in self.cells if self._read_masks(c) is None]
-        model = self.load(self.dense.weights)
-        batches = self._scoring_batches()
+        weights = {"dense": self.dense.weights, "initial": self.initial}
+        names = list(dict.fromkeys(c.strategy for c in missing))
+        scores: dict[str, Scores] = {}
         with self.stage("score"):
-            scores = score(
-                model,
-                batches,
-                list(dict.fromkeys(c.strategy for c in missing)),
-                task=cell.task,
-                protocol=cell.protocol,
-                seed=cell.seed,
-            )
+            for at in weights:
+                there = [name for name in names if get_strategy(name).at == at]
+                if there:
+                    scores |= self._score_weights(self.load(weights[at]), there)
             for c in missing:
                 masks = make_masks(
                     scores[c.strategy],
-                    cell_keep(c, model),
+                    cell_keep(c, self.model),
                     get_strategy(c.strategy).scope,
                     ties=c.protocol.ties,
                 )
@@ -258,6 +257,32 @@ class Stages:
                     write_tensors(path, TensorFile(pack(masks), {}), self._digest(c))
                 else:
                     self._masks[c.strategy, c.amount] = {n: mask.cpu() for n, mask in masks.items()}
+
+    def next_masks(self, cell: Cell, r: int, weights: dict[str, Tensor], within: Masks) -> Masks:
+        """The masks of round r of `cell.prune_rounds`, from a scoring pass of the cell's own.
+
+        Args:
+            cell: one of several rounds.
+            r: counted from 1; the masks of the last round are stored beside the result.
+            weights: that the round before left, or the dense ones.
+            within: its masks, in force on the weights that are scored; empty for the first round.
+        """
+        assert cell.prune_rounds is not None  # other cells' masks come of one pass for all
+        strategy = get_strategy(cell.strategy)
+        model = self.load(self.initial if strategy.at == "initial" else weights)
+        apply_masks(model, within).remove()  # nothing moves the pruned weights while they are scored
+        keep = keep_after(cell_keep(cell, model), r, cell.prune_rounds)
+        with self.stage("score"):
+            scores = self._score_weights(model, [cell.strategy])[cell.strategy]
+            masks = make_masks(scores, keep, strategy.scope, ties=cell.protocol.ties, within=within or None)
+        path = self._mask_path(cell)
+        if path and r == cell.prune_rounds:
+            write_tensors(path, TensorFile(pack(masks), {}), self._digest(cell))
+        return masks
+
+    def _score_weights(self, model: PreTrainedModel, strategies: Sequence[str]) -> dict[str, Scores]:
+        cell, batches = self.cell, self._scoring_batches()
+        return score(model, batches, strategies, task=cell.task, protocol=cell.protocol, seed=cell.seed)
 
     def head_scores(self, cell: Cell) -> HeadScores:
         """The scores of the dense model's heads by one cell's strategy: one pass for all cells' ones."""
@@ -315,4 +340,6 @@ class Stages:
             [taken.data, taken.model],
             [taken.strategy, cell.strategy, cell.amount] if cell else None,
         ]
+        if cell and cell.prune_rounds:
+            facts.append(cell.prune_rounds)
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -96,7 +96,7 @@ class Signal:
 
     @property
     def path_gradient(self) -> Tensor:
-        """Mean of dL/dw at eta midpoints of the path from 0 to the prunable weights; the shape of `weight`."""
+        """Mean of dL/dw at eta midpoints of the path from 0 to all prunable w; the shape of `weight`."""
         return _declared(self._path_gradient, Need.PATH_GRADIENT)
 
     @property

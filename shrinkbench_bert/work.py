@@ -117,7 +117,7 @@ class Workbench:
         if not missing:
             return Outcome.STORED
         first = missing[0]
-        masks = [self.store.mask_path(cell) for cell in missing]
+        masks = [self.store.mask_path(cell) for cell in missing if cell.prune_rounds is None]
         guards = [dense_path(self.store, first), *masks]
         with hold(shared_lock(self.store, first), wait=wait, guards=guards) as held:
             if not held:
@@ -141,6 +141,8 @@ class Workbench:
             wait: for another process that is running it.
         """
         guards = [self.store.path(cell), failure_path(self.store, cell)]
+        if cell.prune_rounds is not None:  # its masks are its own
+            guards.append(self.store.mask_path(cell))
         with hold(cell_lock(self.store, cell), wait=wait, guards=guards) as held:
             if not held:
                 return Outcome.BUSY

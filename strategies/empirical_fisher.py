@@ -15,7 +15,7 @@ from shrinkbench_bert.strategy import (
 class EmpiricalFisher(Strategy):
     """w^2 * sum over examples of (dL/dw)^2, each example's own loss and its true label.
 
-    LeCun et al. (1989) have h w^2 / 2 with a Hessian's diagonal h; Theis et al. (2018, eq. 6) this
+    LeCun et al. (1989) have h w^2 / 2 with a Hessian's diagonal h; Theis et al. (2018) this
     Fisher diagonal. Constant factors change no rank.
     """
 

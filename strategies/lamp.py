@@ -8,7 +8,7 @@ from shrinkbench_bert.strategy import GlobalStrategy, Signal, register_strategy
 
 @register_strategy
 class GlobalLamp(GlobalStrategy):
-    """w^2 / sum of v^2 over its tensor's weights v that are no smaller (LAMP, Lee et al. 2021, eq. 4)."""
+    """w^2 / sum of v^2 over its tensor's weights v that are no smaller (LAMP, Lee et al. 2021)."""
 
     def score(self, s: Signal) -> Tensor:
         """w^2 / sum of the squares from w up to the largest; of equal weights the first scores higher."""

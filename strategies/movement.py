@@ -15,8 +15,8 @@ from shrinkbench_bert.strategy import (
 class Movement(Strategy):
     """-w * dL/dw, summed over batches with its sign: positive where descent moves w away from 0.
 
-    Movement pruning sums it along a fine-tuning, w and mask changing as it goes (Sanh et al. 2020,
-    eq. 3). Here w stands still at the dense weights, where a gradient is near 0 on average: it is the
+    Movement pruning sums it along a fine-tuning, w and mask changing as it goes (Sanh et al. 2020).
+    Here w stands still at the dense weights, where a gradient is near 0 on average: it is the
     first-order rise of the loss when w is removed.
     """
 

@@ -15,7 +15,7 @@ from shrinkbench_bert.strategy import (
 class Snip(Strategy):
     """|w * dL/dw| at the initial weights, pretrained with the drawn head; summed over batches.
 
-    Lee et al. take one mini-batch (eq. 5) and normalise, which changes no rank.
+    Lee et al. take one mini-batch and normalise, which changes no rank.
     """
 
     needs = Need.GRADIENT

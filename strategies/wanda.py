@@ -1,4 +1,4 @@
-"""Weights by the activations that they multiply: Wanda (Sun et al. 2023, eq. 1)."""
+"""Weights by the activations that they multiply: Wanda (Sun et al. 2023)."""
 
 from torch import Tensor
 
@@ -42,4 +42,4 @@ class LayerMagAct(MagAct, LayerStrategy):
 
 @register_strategy
 class LayerMagAct24(MagAct, TwoOfFourStrategy):
-    """|w| * ||x||_2 (Wanda, Sun et al. 2023, sect. 4.1), two of every four neighbours kept."""
+    """|w| * ||x||_2 (Wanda, Sun et al. 2023), two of every four neighbours kept."""

@@ -16,14 +16,15 @@ REFERENCES = ("dense", "baseline")
 
 _CELL = ["task", "strategy", "amount", "seed"]
 _POINT = ["task", "metric", "stage", "strategy", "amount", "requested"]
-_OF_THE_GRID = ("grid", "model", "layers", "source", "protocol", "head_scope", "head_rounds")
+_ROUNDS = ("head_scope", "head_rounds", "prune_rounds")  # the last is a column only where it is used
+_OF_THE_GRID = ("grid", "model", "layers", "source", "protocol", *_ROUNDS)
 _OF_THE_TASK = ("data_sha256", "model_sha256", "recipe")
-_IDENTITY = ("layers", "protocol", *_OF_THE_TASK, "formula_sha256", "tolerance", "head_scope", "head_rounds")
+_IDENTITY = ("layers", "protocol", *_OF_THE_TASK, "formula_sha256", "tolerance", *_ROUNDS)
 
 
 def check_one_grid(frame: pd.DataFrame, folder: str) -> None:
     """Raise UserError unless the rows may be averaged: one grid, one setting, no cell twice."""
-    for column in _OF_THE_GRID:
+    for column in (column for column in _OF_THE_GRID if column in frame):
         values = frame[column].drop_duplicates().tolist()
         if len(values) > 1:
             raise UserError(f"results in {folder!r}: {column} = {values}: a report shows one only")
@@ -86,7 +87,7 @@ def long_form(frame: pd.DataFrame) -> pd.DataFrame:
         n_examples=("n", "min"),
         keep=("keep", "mean"),
         compression=("compression", "mean"),
-        **{column: (column, "first") for column in _IDENTITY},
+        **{column: (column, "first") for column in _IDENTITY if column in frame},
     ).reset_index()
 
 
