@@ -66,6 +66,10 @@ def dense_path(store: ResultStore, cell: Cell) -> Path:
     return store.folder / ".cache" / cell.task / f"dense_seed{cell.seed}.safetensors"
 
 
+def _rounds(cell: Cell) -> list[str]:
+    return [] if cell.prune_rounds is None else [f"{cell.prune_rounds} rounds"]
+
+
 def _facts_are_whole(stored: TensorFile) -> bool:
     """Say whether a file of dense weights, which may be anybody's, tells how they were trained."""
     try:
@@ -338,8 +342,6 @@ class Stages:
         facts = [
             self.cell.model_dump(mode="json", exclude=_OF_NO_MATTER),
             [taken.data, taken.model],
-            [taken.strategy, cell.strategy, cell.amount] if cell else None,
+            [taken.strategy, cell.strategy, cell.amount, *_rounds(cell)] if cell else None,
         ]
-        if cell and cell.prune_rounds:
-            facts.append(cell.prune_rounds)
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

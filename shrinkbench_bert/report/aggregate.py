@@ -78,8 +78,8 @@ def long_form(frame: pd.DataFrame) -> pd.DataFrame:
                     part["tolerance"] = rows.get(f"tolerance_{metric}", float("nan"))
                     part = _per_seed(part, stage) if stage in REFERENCES else part
                     values.append(part.assign(stage=stage, metric=metric))
-    points = pd.concat(values).groupby(_POINT, sort=False, dropna=False)
-    return points.agg(
+    points = pd.concat(values)
+    return points.groupby(_POINT, sort=False, dropna=False).agg(
         mean=("value", "mean"),
         sd=("value", "std"),
         n_seeds=("value", "count"),
@@ -87,7 +87,7 @@ def long_form(frame: pd.DataFrame) -> pd.DataFrame:
         n_examples=("n", "min"),
         keep=("keep", "mean"),
         compression=("compression", "mean"),
-        **{column: (column, "first") for column in _IDENTITY if column in frame},
+        **{column: (column, "first") for column in _IDENTITY if column in points},
     ).reset_index()
 
 
