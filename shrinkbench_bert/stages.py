@@ -42,7 +42,7 @@ Progress = Callable[[str], None]
 _OF_NO_MATTER = {
     *("source", "strategy", "keep", "compression", "heads", "head_scope", "head_rounds", "prune_rounds")
 }
-"""Fields of a cell that decide neither its dense weights nor, but for their amount, its masks."""
+"""Fields of a cell that decide neither its dense weights nor, but for their amount and rounds, its masks."""
 
 _log = logging.getLogger(__name__)
 

@@ -421,6 +421,28 @@ def test_the_model_is_left_as_it_was_after_an_exception_in_a_forward(make_model,
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
+@pytest.mark.parametrize(
+    ("finished", "message"),
+    [
+        (lambda total: total.sum(), r"'Finishing': finish\(\) of '.*' returned \(\)"),
+        (lambda total: total * math.nan, r"'Finishing': the score of '.*' is NaN"),
+    ],
+)
+def test_what_finish_may_not_return(make_model, make_batches, own_registry, finished, message: str):
+    @register_strategy
+    class Finishing(LayerStrategy):
+        """Ends badly."""
+
+        def score(self, s: Signal) -> Tensor:
+            return s.weight.abs()
+
+        def finish(self, total: Tensor) -> Tensor:
+            return finished(total)
+
+    with pytest.raises(UserError, match=message):
+        score(make_model(), [], ["Finishing"], task="sst2")
+
+
 def test_a_signal_is_measured_only_if_a_strategy_asks_for_it(make_model, make_batches):
     model = make_model()
     passes = []

@@ -79,16 +79,20 @@ def long_form(frame: pd.DataFrame) -> pd.DataFrame:
                     part = _per_seed(part, stage) if stage in REFERENCES else part
                     values.append(part.assign(stage=stage, metric=metric))
     points = pd.concat(values)
-    return points.groupby(_POINT, sort=False, dropna=False).agg(
-        mean=("value", "mean"),
-        sd=("value", "std"),
-        n_seeds=("value", "count"),
-        n_undefined=("value", lambda value: int(value.isna().sum())),
-        n_examples=("n", "min"),
-        keep=("keep", "mean"),
-        compression=("compression", "mean"),
-        **{column: (column, "first") for column in _IDENTITY if column in points},
-    ).reset_index()
+    return (
+        points.groupby(_POINT, sort=False, dropna=False)
+        .agg(
+            mean=("value", "mean"),
+            sd=("value", "std"),
+            n_seeds=("value", "count"),
+            n_undefined=("value", lambda value: int(value.isna().sum())),
+            n_examples=("n", "min"),
+            keep=("keep", "mean"),
+            compression=("compression", "mean"),
+            **{column: (column, "first") for column in _IDENTITY if column in points},
+        )
+        .reset_index()
+    )
 
 
 def _per_seed(rows: pd.DataFrame, stage: str) -> pd.DataFrame:
