@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from shrinkbench_bert.strategy import Need as Need
     from shrinkbench_bert.strategy import Signal as Signal
     from shrinkbench_bert.strategy import Strategy as Strategy
+    from shrinkbench_bert.strategy import TwoOfFourStrategy as TwoOfFourStrategy
     from shrinkbench_bert.strategy import get_strategy as get_strategy
     from shrinkbench_bert.strategy import register_strategy as register_strategy
     from shrinkbench_bert.strategy import strategy_names as strategy_names
@@ -63,6 +64,7 @@ _HOME = {
     "Signal": "strategy",
     "Strategy": "strategy",
     "Task": "tasks",
+    "TwoOfFourStrategy": "strategy",
     "UserError": "errors",
     "apply_masks": "masks",
     "get_strategy": "strategy",

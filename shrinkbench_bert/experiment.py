@@ -8,14 +8,14 @@ from shrinkbench_bert.errors import UserError, describe
 from shrinkbench_bert.fingerprints import fingerprints
 from shrinkbench_bert.grid import Cell
 from shrinkbench_bert.head_experiment import prune_heads
-from shrinkbench_bert.masks import apply_masks, pack
+from shrinkbench_bert.masks import Masks, apply_masks, pack
 from shrinkbench_bert.metrics import baseline
 from shrinkbench_bert.packing import pack_numbers
 from shrinkbench_bert.preflight import check_cells
 from shrinkbench_bert.provenance import provenance
-from shrinkbench_bert.pruned import Pruned
+from shrinkbench_bert.pruned import Pruned, joined
 from shrinkbench_bert.stages import Stages, resolve_device
-from shrinkbench_bert.store import Data, Evaluation, MaskFile, Result, digest
+from shrinkbench_bert.store import Data, Evaluation, MaskFile, Result, Training, digest
 from shrinkbench_bert.tensor_file import tensors_digest
 from shrinkbench_bert.training import evaluate, fine_tune
 
@@ -93,18 +93,26 @@ class Experiment:
 
 
 def prune_weights(cell: Cell, stages: Stages) -> Pruned:
-    """Mask weights: score, mask, evaluate, rewind, fine-tune under the mask, evaluate."""
+    """Mask weights: score, mask, evaluate, rewind, fine-tune under the mask, evaluate.
+
+    With several rounds each masks more, rewinds and fine-tunes, and scores what is left anew for the
+    next; "before retraining" is then the model after the last masking.
+    """
     data, initial = stages.data, stages.initial
-
+    rounds = cell.prune_rounds or 1
     dense = stages.dense
-    masks = stages.masks(cell)
+    weights, moments = dense.weights, dense.moments
+    masks: Masks = {}
+    trained: list[Training] = []
 
-    with apply_masks(stages.load(dense.weights), masks), stages.stage("before"):
-        before = evaluate(stages.model, data, data.validation)
+    for r in range(1, rounds + 1):
+        masks = stages.masks(cell) if rounds == 1 else stages.next_masks(cell, r, weights, masks)
+        if r == rounds:
+            with apply_masks(stages.load(weights), masks), stages.stage("before"):
+                before = evaluate(stages.model, data, data.validation)
 
-    ticket = stages.load(initial if cell.protocol.rewind == "initial" else dense.weights)
-    with apply_masks(ticket, masks) as applied:
-        with stages.stage("retrain") as report:
+        ticket = stages.load(initial if cell.protocol.rewind == "initial" else weights)
+        with apply_masks(ticket, masks) as applied, stages.stage("retrain") as report:
             retrained = fine_tune(
                 ticket,
                 data,
@@ -112,18 +120,23 @@ def prune_weights(cell: Cell, stages: Stages) -> Pruned:
                 cell.protocol,
                 epochs=cell.recipe.epochs_retrain,
                 seed=cell.seed,
-                purpose="retrain",
+                purpose="retrain" if r == 1 else f"retrain {r}",
                 masks=applied,
-                moments=None if cell.protocol.reset_optimizer else dense.moments,
+                moments=None if cell.protocol.reset_optimizer else moments,
                 report=report,
             )
-        with stages.stage("evaluate"):
-            after = evaluate(ticket, data, data.validation)
+        trained.append(retrained.training)
+        if r < rounds:
+            weights = {name: tensor.clone() for name, tensor in ticket.state_dict().items()}
+            moments = retrained.moments
+
+    with stages.stage("evaluate"):
+        after = evaluate(ticket, data, data.validation)
 
     return Pruned(
         before,
         after,
-        retrained.training,
+        joined(trained),
         cost.size(ticket, masks, stages.multiply_adds),
         masks=MaskFile(
             sha256=tensors_digest(pack(masks)),

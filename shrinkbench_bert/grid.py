@@ -34,6 +34,7 @@ HeadFraction = Annotated[float, Field(ge=0, lt=1)]
 
 AMOUNTS = ("keep", "compression", "heads")
 """Fields of which a cell and a grid have exactly one."""
+_IN_ONE_GO = "score_parts: heads, and weights pruned in rounds, are scored in one go: leave it out"
 
 
 class Recipe(BaseModel):
@@ -73,6 +74,7 @@ class Cell(BaseModel):
     head_scope: Literal["layer"] | None = Field(None, description="None: all heads are ranked together")
     head_rounds: int | None = Field(None, ge=2, description="None: all heads are removed at once")
     score_parts: int | None = Field(None, ge=2, description="None: the scoring pass is summed up in one go")
+    prune_rounds: int | None = Field(None, ge=2, description="None: all weights are pruned at once")
     seed: NonNegativeInt = 0
     recipe: Recipe = Recipe()
     protocol: Protocol = Protocol()
@@ -97,7 +99,7 @@ class Cell(BaseModel):
     def _protocol_by_name(cls, value: Any) -> Any:
         return Protocol.named(value) if isinstance(value, str) else value
 
-    @field_validator("head_scope", "head_rounds", "score_parts", mode="before")
+    @field_validator("head_scope", "head_rounds", "prune_rounds", "score_parts", mode="before")
     @classmethod
     def _usual_is_unset(cls, value: Any) -> Any:
         return None if value in ("global", 1) else value
@@ -110,8 +112,10 @@ class Cell(BaseModel):
             )
         if self.heads is None and (self.head_scope or self.head_rounds):
             raise UserError("head_scope and head_rounds: they need an amount of heads")
-        if self.heads is not None and self.score_parts:
-            raise UserError("score_parts: heads are scored in one go; it needs keep or compression")
+        if self.heads is not None and self.prune_rounds:
+            raise UserError("prune_rounds: it needs keep or compression; heads have head_rounds")
+        if self.score_parts and (self.heads is not None or self.prune_rounds):
+            raise UserError(_IN_ONE_GO)
         return self
 
     @property
@@ -150,6 +154,7 @@ class Grid(BaseModel):
     score_parts: PositiveInt = Field(
         1, description="parts of the scoring pass that workers can share; sums differ in their last digits"
     )
+    prune_rounds: PositiveInt = Field(1, description="score, mask and retrain so many times")
     seeds: list[NonNegativeInt] = Field([0], min_length=1)
     protocol: Protocol = Protocol()
     recipe: Recipe = Recipe()
@@ -229,8 +234,10 @@ class Grid(BaseModel):
             raise UserError("give either keep, or compression, or heads: a list of amounts")
         if not self.heads and (self.head_scope, self.head_rounds) != ("global", 1):
             raise UserError("head_scope and head_rounds: they need heads, a list of amounts")
-        if self.heads and self.score_parts > 1:
-            raise UserError("score_parts: heads are scored in one go; it needs keep or compression")
+        if self.heads and self.prune_rounds != 1:
+            raise UserError("prune_rounds: it needs keep or compression; heads have head_rounds")
+        if self.score_parts > 1 and (self.heads or self.prune_rounds > 1):
+            raise UserError(_IN_ONE_GO)
         for field in ("tasks", "strategies", *AMOUNTS, "seeds"):
             values = getattr(self, field)
             if len(set(values)) < len(values):
@@ -255,8 +262,6 @@ class Grid(BaseModel):
                 {**amount, "head_scope": self.head_scope, "head_rounds": self.head_rounds}
                 for amount in amounts
             ]
-        else:
-            amounts = [{**amount, "score_parts": self.score_parts} for amount in amounts]
         for task in self.tasks:
             for seed in self.seeds:
                 for strategy in self.strategies:
@@ -270,6 +275,8 @@ class Grid(BaseModel):
                             seed=seed,
                             recipe=self.task_recipes.get(task, self.recipe),
                             protocol=self.protocol,
+                            prune_rounds=self.prune_rounds,
+                            score_parts=self.score_parts,
                             **amount,
                         )
 

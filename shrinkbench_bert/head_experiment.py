@@ -6,9 +6,9 @@ from shrinkbench_bert import cost
 from shrinkbench_bert.grid import Cell
 from shrinkbench_bert.head_scoring import HeadScores, heads_to_remove
 from shrinkbench_bert.heads import attention_layers, remove_heads, removed_heads
-from shrinkbench_bert.pruned import Pruned
+from shrinkbench_bert.pruned import Pruned, joined
 from shrinkbench_bert.stages import Stages
-from shrinkbench_bert.store import Heads, Training
+from shrinkbench_bert.store import Heads
 from shrinkbench_bert.training import FineTuned, evaluate, fine_tune
 
 
@@ -62,18 +62,10 @@ def prune_heads(cell: Cell, stages: Stages) -> Pruned:
     return Pruned(
         before,
         after,
-        _joined([tuned.training for tuned in trained]),
+        joined([tuned.training for tuned in trained]),
         cost.size_without_heads(stages.model, model, stages.multiply_adds, cell.protocol),
         heads=Heads(total=total, removed=removed_heads(model), scores=_by_layer(dense_scores, total)),
     )
-
-
-def _joined(trainings: list[Training]) -> Training:
-    """All rounds' epochs in a row; the one whose weights were taken is of the last round."""
-    *earlier, last = trainings
-    passed = sum(len(training.epochs) for training in earlier)
-    epochs = [epoch for training in trainings for epoch in training.epochs]
-    return Training(epochs=epochs, best_epoch=passed + last.best_epoch if last.best_epoch else 0)
 
 
 def _by_layer(scores: HeadScores, total: list[int]) -> list[list[float]]:

@@ -18,22 +18,32 @@ Masks: TypeAlias = dict[str, Tensor]
 Ties = Literal["exact", "kept"]
 
 
-def make_masks(scores: Mapping[str, Tensor], keep: float, scope: Scope, *, ties: Ties = "exact") -> Masks:
+def make_masks(
+    scores: Mapping[str, Tensor],
+    keep: float,
+    scope: Scope,
+    *,
+    ties: Ties = "exact",
+    within: Masks | None = None,
+) -> Masks:
     """Keep the parameters with the highest scores; True = kept (eqs. 2, 3, 6 and 10).
 
     Args:
         scores: importance by parameter name, of any shape.
         keep: fraction to keep, in (0, 1]; k = round(keep * n), halves up.
-        scope: `layer` keeps that fraction of every tensor, `global` of all of them together.
+        scope: `layer` keeps that fraction of every tensor, `global` of all of them together, `2:4` two of
+            every four neighbours along a tensor's last dimension, at keep = 0.5.
         ties: `exact` keeps exactly k, among equal scores the ones that stand first; `kept` keeps
-            every score that equals the k-th highest, as the released code does.
+            every score that equals the k-th highest, as the released code does (never in `2:4`).
+        within: masks of a higher `keep`; what they prune stays pruned.
 
     Returns:
         Masks of the scores' names and shapes. For one set of scores and `exact` ties they are nested:
         what a lower `keep` keeps, a higher one keeps too.
 
     Raises:
-        UserError: keep outside (0, 1], an unknown scope, or a NaN score (the tensor is named).
+        UserError: keep outside (0, 1], an unknown scope, a NaN score (the tensor is named), or what
+            `2:4` cannot do.
     """
     if not 0 < keep <= 1:
         raise UserError(f"keep = {keep!r}: a fraction in (0, 1] is expected")
@@ -42,6 +52,13 @@ def make_masks(scores: Mapping[str, Tensor], keep: float, scope: Scope, *, ties:
     for name, score in scores.items():
         if torch.isnan(score).any():
             raise UserError(f"score of {name!r} holds NaN, which has no rank: mend its formula")
+    if within is not None:
+        scores = {name: score.masked_fill(~within[name], -math.inf) for name, score in scores.items()}
+        masks = make_masks(scores, keep, scope, ties=ties)
+        return {name: mask & within[name] for name, mask in masks.items()}
+    if scope == "2:4":
+        check_two_of_four(keep, {name: score.shape for name, score in scores.items()})
+        return {name: _two_of_four(score) for name, score in scores.items()}
     if scope == "layer":
         return {name: _top(s.flatten(), keep, ties).view(s.shape) for name, s in scores.items()}
     if scope == "global":
@@ -50,7 +67,30 @@ def make_masks(scores: Mapping[str, Tensor], keep: float, scope: Scope, *, ties:
         return {
             name: part.view(score.shape) for (name, score), part in zip(scores.items(), parts, strict=True)
         }
-    raise unknown("scope", scope, ("layer", "global"))
+    raise unknown("scope", scope, ("layer", "global", "2:4"))
+
+
+def check_two_of_four(keep: float, shapes: Mapping[str, Sequence[int]]) -> None:
+    """Raise UserError unless two of every four can be kept: keep = 0.5, rows of a multiple of four."""
+    if keep != 0.5:
+        raise UserError(f"keep = {keep!r}: two of every four keep exactly 0.5, the only amount accepted")
+    for name, shape in shapes.items():
+        if shape[-1] % 4:
+            raise UserError(f"{name!r} has rows of {shape[-1]}: two of every four need a multiple of 4")
+
+
+def keep_after(keep: float, r: int, rounds: int) -> float:
+    """The fraction kept after round r of several that end at `keep` (Zhu and Gupta 2017).
+
+    Sparsity 1 - keep times 1 - (1 - r / rounds)^3: the first rounds prune most.
+    """
+    return keep if r == rounds else 1 - (1 - keep) * (1 - (1 - r / rounds) ** 3)
+
+
+def _two_of_four(score: Tensor) -> Tensor:
+    fours = score.reshape(-1, 4)
+    kept = fours.sort(dim=1, descending=True, stable=True).indices[:, :2]
+    return torch.zeros_like(fours, dtype=torch.bool).scatter_(1, kept, True).view(score.shape)
 
 
 def _top(flat: Tensor, keep: float, ties: Ties) -> Tensor:

@@ -84,7 +84,8 @@ def _examples(stages: Stages) -> tuple[float, float]:
     passes += protocol.eta * min(batches, protocol.smooth_batches)
     epoch = len(data.train) + len(data.holdout) / 3
     shared = recipe.epochs_dense * epoch + passes * recipe.batch_size
-    return shared, recipe.epochs_retrain * epoch + 2 * len(data.validation) / 3
+    retraining = recipe.epochs_retrain * (stages.cell.prune_rounds or 1) * epoch
+    return shared, retraining + 2 * len(data.validation) / 3
 
 
 def _seconds_per_example(stages: Stages) -> float:

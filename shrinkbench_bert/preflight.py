@@ -12,6 +12,7 @@ from shrinkbench_bert.errors import UserError
 from shrinkbench_bert.grid import Cell, check_amount
 from shrinkbench_bert.head_scoring import score_heads
 from shrinkbench_bert.heads import attention_layers
+from shrinkbench_bert.masks import check_two_of_four
 from shrinkbench_bert.models import keep_fraction, load_model, prunable_parameters, skeleton
 from shrinkbench_bert.protocol import Protocol
 from shrinkbench_bert.scoring import score
@@ -47,7 +48,9 @@ def check_cells(cells: Sequence[Cell]) -> None:
         check_amount(cell.strategy, by_heads=cell.heads is not None)
         sketch = _skeleton(cell.model, cell.task, cell.layers)
         if cell.heads is None:
-            cell_keep(cell, sketch)
+            keep = cell_keep(cell, sketch)
+            if get_strategy(cell.strategy).scope == "2:4":
+                _check_two_of_four(cell, keep, sketch)
             continue
         attention_layers(sketch)
         if not cell.protocol.reset_optimizer:
@@ -57,6 +60,18 @@ def check_cells(cells: Sequence[Cell]) -> None:
             )
     for strategy, cell in {cell.strategy: cell for cell in cells}.items():
         _check_strategy(strategy, cell.model, cell.task, cell.layers, cell.protocol)
+
+
+def _check_two_of_four(cell: Cell, keep: float, sketch: PreTrainedModel) -> None:
+    shapes = {name: p.shape for name, p in prunable_parameters(sketch, cell.protocol).items()}
+    try:
+        check_two_of_four(keep, shapes)
+    except UserError as error:
+        raise UserError(f"strategy {cell.strategy!r}: {error}") from error
+    if cell.prune_rounds:
+        raise UserError(
+            f"prune_rounds = {cell.prune_rounds}: strategy {cell.strategy!r} has one amount and no step to it"
+        )
 
 
 @cache

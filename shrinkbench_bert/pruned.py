@@ -1,5 +1,6 @@
 """What pruning one cell comes to, whatever was pruned."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from shrinkbench_bert.store import Evaluation, Heads, MaskFile, Size, Training
@@ -15,3 +16,11 @@ class Pruned:
     size: Size
     masks: MaskFile | None = None
     heads: Heads | None = None
+
+
+def joined(trainings: Sequence[Training]) -> Training:
+    """All rounds' epochs in a row; the one whose weights were taken is of the last round."""
+    *earlier, last = trainings
+    passed = sum(len(training.epochs) for training in earlier)
+    epochs = [epoch for training in trainings for epoch in training.epochs]
+    return Training(epochs=epochs, best_epoch=passed + last.best_epoch if last.best_epoch else 0)

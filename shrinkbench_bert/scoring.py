@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import reduce
 from itertools import islice
+from operator import or_
 from typing import Any
 
 import torch
@@ -22,6 +24,7 @@ from shrinkbench_bert.errors import UserError
 from shrinkbench_bert.models import prunable_linears, prunable_parameters
 from shrinkbench_bert.protocol import Protocol
 from shrinkbench_bert.seeding import generator, seeded
+from shrinkbench_bert.signals import measure
 from shrinkbench_bert.strategy import Need, Signal, Strategy, get_strategy
 from shrinkbench_bert.tasks import Task, get_task
 
@@ -79,20 +82,36 @@ def score(
             batch = {key: value.to(model.device) for key, value in batch.items()}
             for sharing, noisy in ((clean, False), (smooth, True)):
                 if sharing:
-                    with seeded(seed, "scoring", "noisy" if noisy else "clean", i):
-                        signals = observe(model, batch, task, protocol, noisy=noisy)
+                    needs = reduce(or_, (scorer.strategy.needs for scorer in sharing))
+                    signals = {name: Signals(p.detach()) for name, p in parameters.items()}
+                    if needs & (Need.GRADIENT | Need.ACTIVATION):
+                        with seeded(seed, "scoring", "noisy" if noisy else "clean", i):
+                            signals = observe(model, batch, task, protocol, noisy=noisy)
+                    for need, values in measure(needs, model, batch, task, protocol, seed, i).items():
+                        for name, value in values.items():
+                            signals[name].more[need] = value
                     for scorer in sharing:
                         scorer.add(signals)
-    return {scorer.name: scorer.finish() for scorer in scorers if scorer.sums or parts == 1}
+    if parts > 1:
+        return {scorer.name: scorer.sums for scorer in scorers if scorer.sums}
+    return {scorer.name: scorer.finish() for scorer in scorers}
 
 
-def add_scores(parts: Iterable[Mapping[str, Scores]]) -> dict[str, Scores]:
+def add_scores(
+    parts: Iterable[Mapping[str, Scores]], protocol: str | Protocol = "sound", **overrides: Any
+) -> dict[str, Scores]:
     """Add up the parts of a scoring pass: equal to the whole one but for the order of its sums.
 
     Args:
         parts: what `score` returned for each part, always in the same order for the same bits. The
             sums are made in the first part's tensors.
+        protocol: as for `score`.
+        **overrides: likewise.
+
+    Raises:
+        UserError: as `score` does of a score that has the wrong shape or is NaN.
     """
+    protocol = Protocol.named(protocol, **overrides)
     total: dict[str, Scores] = {}
     for part in parts:
         for strategy, scores in part.items():
@@ -101,7 +120,7 @@ def add_scores(parts: Iterable[Mapping[str, Scores]]) -> dict[str, Scores]:
                 continue
             for name, value in scores.items():
                 total[strategy][name] += value
-    return total
+    return {name: _finished(name, get_strategy(name).under(protocol), sums) for name, sums in total.items()}
 
 
 @dataclass(frozen=True)
@@ -111,11 +130,13 @@ class Signals:
     weight: Tensor
     gradient: Tensor | None = None
     activation: Tensor | None = None
+    more: dict[Need, Tensor] = field(default_factory=dict)
+    """What `signals.measure` measures."""
 
     @property
     def versions(self) -> list[int]:
         """Torch's counters of in-place changes: others are shown the same tensors."""
-        shown = (self.weight, self.gradient, self.activation)
+        shown = (self.weight, self.gradient, self.activation, *self.more.values())
         return [tensor._version for tensor in shown if tensor is not None]
 
     def shown_to(self, strategy: Strategy, name: str, random: torch.Generator) -> Signal:
@@ -126,6 +147,7 @@ class Signals:
             random,
             gradient=self.gradient if Need.GRADIENT in strategy.needs else None,
             activation=self.activation if Need.ACTIVATION in strategy.needs else None,
+            **{str(need.name).lower(): value for need, value in self.more.items() if need in strategy.needs},
         )
 
 
@@ -145,7 +167,9 @@ class _Scorer:
             return 0
         if self.strategy.first_batch_only:
             return 1
-        return protocol.smooth_batches if self.strategy.smooth else protocol.clean_batches
+        if self.strategy.smooth or Need.PATH_GRADIENT in self.strategy.needs:  # eta passes per batch
+            return protocol.smooth_batches
+        return protocol.clean_batches
 
     @torch.no_grad()
     def add(self, signals: Mapping[str, Signals]) -> None:
@@ -179,13 +203,19 @@ class _Scorer:
     def finish(self) -> Scores:
         if not self.sums:
             raise UserError(f"strategy {self.name!r} needs data, and there were no batches: give some")
-        for name, total in self.sums.items():
-            if torch.isnan(total).any():
-                raise UserError(
-                    f"strategy {self.name!r}: the score of {name!r} is NaN; does its formula divide by 0, or "
-                    "take a root or a logarithm?"
-                )
-        return self.sums
+        return _finished(self.name, self.strategy, self.sums)
+
+
+def _finished(strategy_name: str, strategy: Strategy, sums: Scores) -> Scores:
+    scores = {name: strategy.finish(total) for name, total in sums.items()}
+    for name, value in scores.items():
+        where = f"strategy {strategy_name!r}: the score of {name!r}"
+        if value.shape != sums[name].shape:
+            found, expected = tuple(value.shape), tuple(sums[name].shape)
+            raise UserError(f"{where}, made by finish(), has shape {found}, expected {expected}")
+        if torch.isnan(value).any():
+            raise UserError(f"{where} is NaN; does its formula divide by 0, or take a root or a logarithm?")
+    return scores
 
 
 @contextmanager

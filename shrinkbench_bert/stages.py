@@ -25,7 +25,7 @@ from shrinkbench_bert.fingerprints import fingerprints
 from shrinkbench_bert.grid import AMOUNTS, Cell
 from shrinkbench_bert.head_scoring import HeadScores, score_heads
 from shrinkbench_bert.heads import attention_layers
-from shrinkbench_bert.masks import Masks, make_masks, pack, unpack
+from shrinkbench_bert.masks import Masks, apply_masks, keep_after, make_masks, pack, unpack
 from shrinkbench_bert.models import (
     load_model,
     load_tokenizer,
@@ -42,8 +42,8 @@ from shrinkbench_bert.tensor_file import TensorFile, read_tensors, write_tensors
 from shrinkbench_bert.training import Moments, evaluate, fine_tune
 
 Progress = Callable[[str], None]
-_OF_NO_MATTER = {"source", "strategy", *AMOUNTS, "head_scope", "head_rounds", "score_parts"}
-"""Fields of a cell that decide neither its dense weights nor, but for their amount, its masks."""
+_OF_NO_MATTER = {"source", "strategy", *AMOUNTS, "head_scope", "head_rounds", "prune_rounds", "score_parts"}
+"""Fields of a cell that decide neither its dense weights nor, but for their amount and rounds, its masks."""
 
 _log = logging.getLogger(__name__)
 
@@ -60,6 +60,10 @@ def resolve_device(name: str) -> torch.device:
     if name not in found:
         raise UserError(f"device = {name!r}: this machine has none (accepted here: auto, {', '.join(found)})")
     return torch.device(name)
+
+
+def _rounds(cell: Cell) -> list[str]:
+    return [] if cell.prune_rounds is None else [f"{cell.prune_rounds} rounds"]
 
 
 def _facts_are_whole(stored: TensorFile) -> bool:
@@ -126,13 +130,13 @@ class Stages:
             _log.info("%s: %s %.1f s", self.label, name, taken)
 
     def prepare(self) -> None:
-        """Do the shared stages now: the dense weights, and the masks of all cells that have any."""
+        """Do the shared stages now: the dense weights, and the masks of all cells that share them."""
         _ = self.dense
         if self.cell.heads is not None:
             for cell in self.cells:
                 self.head_scores(cell)
             return
-        if self._without_masks():
+        if self.cell.prune_rounds is None and self._without_masks():
             self._score()
         if self.store:
             for part in range(self.cell.score_parts or 0):
@@ -246,7 +250,8 @@ class Stages:
         missing = self._without_masks()
         parts = self.cell.score_parts
         if parts:
-            scores = add_scores(self._score_part(part, missing) for part in range(parts))
+            each = (self._score_part(part, missing) for part in range(parts))
+            scores = add_scores(each, self.cell.protocol)
         else:
             scores = self._scores(missing)
         with self.stage("masks"):
@@ -263,18 +268,47 @@ class Stages:
                 else:
                     self._masks[c.strategy, c.amount] = {n: mask.cpu() for n, mask in masks.items()}
 
-    def _scores(self, cells: Sequence[Cell], part: tuple[int, int] = (0, 1)) -> dict[str, Scores]:
-        model, batches = self.load(self.dense.weights), self._scoring_batches()
+    def next_masks(self, cell: Cell, r: int, weights: dict[str, Tensor], within: Masks) -> Masks:
+        """The masks of round r of `cell.prune_rounds`, from a scoring pass of the cell's own.
+
+        Args:
+            cell: one of several rounds.
+            r: counted from 1; the masks of the last round are stored beside the result.
+            weights: that the round before left, or the dense ones.
+            within: its masks, in force on the weights that are scored; empty for the first round.
+        """
+        assert cell.prune_rounds is not None  # other cells' masks come of one pass for all
+        strategy = get_strategy(cell.strategy)
+        model = self.load(self.initial if strategy.at == "initial" else weights)
+        apply_masks(model, within).remove()  # nothing moves the pruned weights while they are scored
+        keep = keep_after(cell_keep(cell, model), r, cell.prune_rounds)
         with self.stage("score"):
-            return score(
-                model,
-                batches,
-                _strategies(cells),
-                task=self.cell.task,
-                protocol=self.cell.protocol,
-                seed=self.cell.seed,
-                part=part,
-            )
+            scores = self._score_weights(model, [cell.strategy])[cell.strategy]
+            masks = make_masks(scores, keep, strategy.scope, ties=cell.protocol.ties, within=within or None)
+        path = self._mask_path(cell)
+        if path and r == cell.prune_rounds:
+            write_tensors(path, TensorFile(pack(masks), {}), self._digest(cell))
+        return masks
+
+    def _scores(self, cells: Sequence[Cell], part: tuple[int, int] = (0, 1)) -> dict[str, Scores]:
+        """The scores of some cells' strategies, each at the weights that it asks for."""
+        _ = self.data  # its seconds are not scoring's
+        weights = {"dense": self.dense.weights, "initial": self.initial}
+        scores: dict[str, Scores] = {}
+        with self.stage("score"):
+            for at in weights:
+                names = [name for name in _strategies(cells) if get_strategy(name).at == at]
+                if names:
+                    scores |= self._score_weights(self.load(weights[at]), names, part)
+        return scores
+
+    def _score_weights(
+        self, model: PreTrainedModel, strategies: Sequence[str], part: tuple[int, int] = (0, 1)
+    ) -> dict[str, Scores]:
+        cell, batches = self.cell, self._scoring_batches()
+        return score(
+            model, batches, strategies, task=cell.task, protocol=cell.protocol, seed=cell.seed, part=part
+        )
 
     def _score_part(self, part: int, cells: Sequence[Cell]) -> dict[str, Scores]:
         """One part of the scores for some cells: stored, or made and stored."""
@@ -376,7 +410,7 @@ class Stages:
         facts: list[Any] = [
             self.cell.model_dump(mode="json", exclude=_OF_NO_MATTER),
             [taken.data, taken.model],
-            [taken.strategy, cell.strategy, cell.amount] if cell else None,
+            [taken.strategy, cell.strategy, cell.amount, *_rounds(cell)] if cell else None,
         ]
         if cell and cell.score_parts:
             facts.append(cell.score_parts)

@@ -208,6 +208,8 @@ class Result(_Block):
         for stage in ("baseline", "dense", "before_retraining", "after_retraining"):
             for metric, value in getattr(self, stage).metrics.items():
                 row[f"{stage}_{metric}"] = value
+        if cell.prune_rounds is not None:  # no column where it is not used, as in older tables
+            row["prune_rounds"] = cell.prune_rounds
         row |= {f"tolerance_{metric}": move for metric, move in self.tolerance.items()}
         return row
 

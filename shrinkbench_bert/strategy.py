@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import Flag, auto
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, get_args
 
 from shrinkbench_bert.errors import UserError, unknown
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from shrinkbench_bert.protocol import Protocol
 
-Scope = Literal["layer", "global", "heads"]
+Scope = Literal["layer", "global", "2:4", "heads"]
 
 
 class Need(Flag):
@@ -33,6 +33,10 @@ class Need(Flag):
     GRADIENT = auto()
     ACTIVATION = auto()
     ATTENTION = auto()
+    SQUARED_INPUT = auto()
+    SQUARED_GRADIENT = auto()
+    PATH_GRADIENT = auto()
+    RESCALED_GRADIENT = auto()
 
 
 class Signal:
@@ -49,6 +53,10 @@ class Signal:
         *,
         gradient: Tensor | None = None,
         activation: Tensor | None = None,
+        squared_input: Tensor | None = None,
+        squared_gradient: Tensor | None = None,
+        path_gradient: Tensor | None = None,
+        rescaled_gradient: Tensor | None = None,
     ) -> None:
         self.name = name
         """The parameter's name in `model.named_parameters()`."""
@@ -58,6 +66,10 @@ class Signal:
         """A CPU generator seeded by the cell, the strategy and the parameter."""
         self._gradient = gradient
         self._activation = activation
+        self._squared_input = squared_input
+        self._squared_gradient = squared_gradient
+        self._path_gradient = path_gradient
+        self._rescaled_gradient = rescaled_gradient
 
     @property
     def gradient(self) -> Tensor:
@@ -68,6 +80,29 @@ class Signal:
     def activation(self) -> Tensor:
         """Mean output of the parameter's Linear over the batch's tokens: (out, 1), or (out,) for a bias."""
         return _declared(self._activation, Need.ACTIVATION)
+
+    @property
+    def squared_input(self) -> Tensor:
+        """Sum over the batch's tokens of x^2, x the parameter's input: (1, in).
+
+        A bias is a weight on an input of 1: its sum is the number of tokens, a scalar.
+        """
+        return _declared(self._squared_input, Need.SQUARED_INPUT)
+
+    @property
+    def squared_gradient(self) -> Tensor:
+        """Sum over the batch's examples of (dL/dw)^2, L the example's own loss; the shape of `weight`."""
+        return _declared(self._squared_gradient, Need.SQUARED_GRADIENT)
+
+    @property
+    def path_gradient(self) -> Tensor:
+        """Mean of dL/dw at eta midpoints of the path from 0 to all prunable w; the shape of `weight`."""
+        return _declared(self._path_gradient, Need.PATH_GRADIENT)
+
+    @property
+    def rescaled_gradient(self) -> Tensor:
+        """dL/dw by DeepLIFT's rescale rule at the activation functions; the shape of `weight`."""
+        return _declared(self._rescaled_gradient, Need.RESCALED_GRADIENT)
 
 
 @dataclass(frozen=True)
@@ -141,10 +176,13 @@ class Strategy(ABC):
     """
 
     scope: ClassVar[Scope]
-    """Rank scores within each tensor ("layer"), over all of them ("global"), or of heads ("heads")."""
+    """Rank scores within each tensor ("layer"), over all of them ("global"), within every four
+    neighbours ("2:4"), or of heads ("heads")."""
     needs: ClassVar[Need] = Need.NOTHING
     smooth: ClassVar[bool] = False
     """Average signals over `eta` passes with noise added to the Linears' outputs (eqs. 8 and 9)."""
+    at: ClassVar[Literal["dense", "initial"]] = "dense"
+    """The weights that a grid scores: the fine-tuned ones, or those before fine-tuning."""
 
     @abstractmethod
     def score(self, s: Any) -> Tensor:
@@ -153,6 +191,10 @@ class Strategy(ABC):
         Scores are summed over batches. A strategy that needs no data is called once. For attention
         heads see `HeadStrategy`.
         """
+
+    def finish(self, total: Tensor) -> Tensor:
+        """Turn one parameter's sum over batches into its score; as it is unless overridden."""
+        return total
 
     @classmethod
     def under(cls, protocol: Protocol) -> Strategy:
@@ -179,6 +221,15 @@ class GlobalStrategy(Strategy):
     """A strategy that ranks all prunable parameters together."""
 
     scope = "global"
+
+
+class TwoOfFourStrategy(Strategy):
+    """A strategy that keeps two of every four neighbours in a row, which hardware can skip.
+
+    A bias is one row. Its only amount is keep = 0.5, and rows are multiples of four long.
+    """
+
+    scope = "2:4"
 
 
 class HeadStrategy(Strategy):
@@ -211,10 +262,14 @@ def register_strategy(cls: S) -> S:
             f"strategy {cls.__name__!r} of {cls.__module__} has the name of one in {known.__module__}: "
             "give it another name"
         )
-    if getattr(cls, "scope", None) not in ("layer", "global", "heads"):
+    if getattr(cls, "scope", None) not in get_args(Scope):
         raise UserError(
             f"strategy {cls.__name__!r}: derive it from LayerStrategy or GlobalStrategy, or, for attention "
             "heads, from HeadStrategy"
+        )
+    if cls.smooth and cls.needs & ~(Need.GRADIENT | Need.ACTIVATION):
+        raise UserError(
+            f"strategy {cls.__name__!r}: smooth = True averages the gradient and the activation alone"
         )
     if inspect.isabstract(cls):
         raise UserError(f"strategy {cls.__name__!r}: define score(self, s)")

@@ -139,7 +139,8 @@ class Workbench:
         label = f"{first.task}, seed {first.seed}"
         if part is None:
             lock = shared_lock(store, first)
-            guards = [dense_path(store, first), *map(store.mask_path, missing)]
+            guards = [dense_path(store, first)]
+            guards += [store.mask_path(cell) for cell in missing if cell.prune_rounds is None]
             guards += {head_scores_path(store, cell) for cell in missing}
         else:
             lock, guards = part_lock(store, first, part), [part_path(store, first, part)]
@@ -166,6 +167,8 @@ class Workbench:
             wait: for another process that is running it.
         """
         guards = [self.store.path(cell), failure_path(self.store, cell)]
+        if cell.prune_rounds is not None:  # its masks are its own
+            guards.append(self.store.mask_path(cell))
         with hold(cell_lock(self.store, cell), wait=wait, guards=guards) as held:
             if not held:
                 return Outcome.BUSY

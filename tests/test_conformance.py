@@ -29,6 +29,16 @@ from shrinkbench_bert.strategy import load_plugin
 KINDS = ("bert", "distilbert", "roberta", "electra")
 CHOICES = {"eta": 2}
 USERS_OWN = "UsersOwn"
+SIGNED = ("LayerMovement", "GlobalMovement")
+"""Strategies whose scores may be negative."""
+SHOWN = {
+    Need.GRADIENT: torch.ones(2, 4),
+    Need.ACTIVATION: torch.ones(2, 1),
+    Need.SQUARED_INPUT: torch.ones(1, 4),
+    Need.SQUARED_GRADIENT: torch.ones(2, 4),
+    Need.PATH_GRADIENT: torch.ones(2, 4),
+    Need.RESCALED_GRADIENT: torch.ones(2, 4),
+}
 PLUGIN = '''
 from torch import Tensor
 from shrinkbench_bert import GlobalStrategy, Need, Signal, register_strategy
@@ -108,36 +118,32 @@ def test_it_describes_itself(name: str):
     cls = get_strategy(name)
     assert cls.__name__ == name
     assert cls.__doc__
-    assert cls.scope in ("layer", "global")
+    assert cls.scope in ("layer", "global", "2:4")
     assert isinstance(cls.needs, Need)
 
 
 def test_a_builtin_strategy_is_called_after_its_scope(name: str):
     if name != USERS_OWN:
-        assert name.startswith({"layer": "Layer", "global": "Global"}[get_strategy(name).scope])
+        scope = get_strategy(name).scope
+        assert name.startswith({"layer": "Layer", "global": "Global", "2:4": "Layer"}[scope])
+        assert name.endswith("24") == (scope == "2:4")
 
 
 def test_it_reads_no_signal_that_it_does_not_declare(name: str):
     instance = get_strategy(name)()
-    shown: dict[str, Tensor] = {}
-    if Need.GRADIENT in instance.needs:
-        shown["gradient"] = torch.ones(2, 3)
-    if Need.ACTIVATION in instance.needs:
-        shown["activation"] = torch.ones(2, 1)
-    signal = Signal("toy.weight", torch.ones(2, 3), torch.Generator(), **shown)
-    assert instance.score(signal).shape == (2, 3)
+    shown = {str(need.name).lower(): value for need, value in SHOWN.items() if need in instance.needs}
+    signal = Signal("toy.weight", torch.ones(2, 4), torch.Generator(), **shown)
+    assert instance.score(signal).shape == (2, 4)
 
 
 def test_it_reads_every_signal_that_it_declares(name: str):
     """What it does not read would be measured for nothing, in a pass over the data."""
     instance = get_strategy(name)()
-    shown = {"gradient": torch.ones(2, 3), "activation": torch.ones(2, 1)}
-    needs = {"gradient": Need.GRADIENT, "activation": Need.ACTIVATION}
-    for signal, need in needs.items():
+    for need in SHOWN:
         if need in instance.needs:
-            others = {key: value for key, value in shown.items() if key != signal}
-            with pytest.raises(UserError, match=signal):
-                instance.score(Signal("toy.weight", torch.ones(2, 3), torch.Generator(), **others))
+            others = {str(n.name).lower(): value for n, value in SHOWN.items() if n != need}
+            with pytest.raises(UserError, match=rf"Need\.{need.name}$"):
+                instance.score(Signal("toy.weight", torch.ones(2, 4), torch.Generator(), **others))
 
 
 # ---- the scores --------------------------------------------------------------------------------
@@ -158,7 +164,7 @@ def test_scores_are_finite_and_named_and_shaped_as_the_encoders_linears(on_an_ar
         assert value.device == expected[parameter].device
         assert not value.requires_grad
         assert torch.isfinite(value).all()
-        assert value.min() >= 0
+        assert name in SIGNED or value.min() >= 0
         if not parameter.endswith((".key.bias", ".k_lin.bias")):  # their gradients are zero
             assert value.unique().numel() > 1
 
@@ -196,6 +202,7 @@ def test_scores_may_be_changed_without_changing_the_model(model, batches, name: 
 @pytest.mark.parametrize("keep", [0.041, 0.147, 0.361])
 def test_masks_have_exact_counts(together, name: str, keep: float):
     scores, scope = together[1][name], get_strategy(name).scope
+    keep = 0.5 if scope == "2:4" else keep  # its only amount
     masks = make_masks(scores, keep, scope)
     kept = {n: int(mask.sum()) for n, mask in masks.items()}
     if scope == "global":

@@ -419,12 +419,12 @@ def test_batches_are_read_only_as_far_as_needed(make_model, make_batches, strate
 def test_the_parts_of_a_pass_add_up_to_the_whole(make_model, make_batches, parts: int):
     model = make_model(dropout=0.3).double()
     batches = make_batches(model, n=5)
-    names = ["LayerGradCAMShift", "LayerSmoothGradCAM", "LayerMagGrad", "LayerRandom", "GlobalMagWeight"]
+    names = ["LayerGradCAMShift", "LayerSmoothGradCAM", "LayerMagAct", "LayerMagGrad", "LayerRandom"]
     settings = {"task": "sst2", "mag_grad_batches": "first", "smooth_batches": 4, "eta": 2, "seed": 3}
     whole = score(model, batches, names, **settings)
     found = [score(model, iter(batches), names, part=(i, parts), **settings) for i in range(parts)]
-    assert [set(part) for part in found][1:3] == [set(names[:2])] * len(found[1:3])
-    total = add_scores(found)
+    assert [set(part) for part in found][1:3] == [set(names[:3])] * len(found[1:3])
+    total = add_scores(found)  # LayerMagAct takes a root of the whole sum
     assert total.keys() == whole.keys()
     for name in names:
         for parameter, value in whole[name].items():

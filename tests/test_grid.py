@@ -9,7 +9,7 @@ import pytest
 
 from shrinkbench_bert import Cell, Grid, Protocol, Recipe, UserError
 from shrinkbench_bert.cli import _parse as parse
-from shrinkbench_bert.strategy import strategy_names
+from shrinkbench_bert.strategy import get_strategy, strategy_names
 
 EXPERIMENTS = sorted((Path(__file__).parents[1] / "experiments").glob("*.toml"))
 PAPER_STRATEGIES = {
@@ -251,6 +251,14 @@ class TestShippedGrids:
         assert grid.keep == [0.361, 0.147, 0.087, 0.041]
         assert set(grid.strategies) >= PAPER_STRATEGIES
         assert len(grid.seeds) == 1
+
+    def test_the_fields_grid_has_every_strategy_that_has_its_amounts(self) -> None:
+        (path,) = [path for path in EXPERIMENTS if path.stem == "field"]
+        grid = Grid.from_toml(path)
+        classes = {name: get_strategy(name) for name in strategy_names("weights")}
+        ours = {name: cls for name, cls in classes.items() if "plugin" not in cls.__module__}
+        assert set(grid.strategies) == {name for name, cls in ours.items() if cls.scope != "2:4"}
+        assert len(grid.keep) == 2
 
     def test_the_grid_on_real_glue_has_the_papers_strategies_and_a_random_one(self) -> None:
         (path,) = [path for path in EXPERIMENTS if path.stem == "glue-minilm"]

@@ -191,7 +191,7 @@ class TestBadInput:
             ({"heads": [0.5, 0.5]}, "heads = .*twice"),
             ({"head_rounds": 0}, "head_rounds = 0"),
             ({"head_scope": "both"}, "head_scope = 'both'"),
-            ({"score_parts": 2}, "score_parts: heads are scored in one go"),
+            ({"score_parts": 2}, "score_parts: heads, and weights pruned in rounds, are scored in one go"),
             ({"score_parts": 0}, "score_parts = 0"),
             (
                 {"heads": [], "keep": [0.5], "strategies": ["LayerRandom"], "head_rounds": 2},

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from shrinkbench_bert import UserError, apply_masks, load_task, make_masks, mask_iou
 from shrinkbench_bert.grid import Recipe
-from shrinkbench_bert.masks import density, pack, unpack
+from shrinkbench_bert.masks import density, keep_after, pack, unpack
 from shrinkbench_bert.models import load_model, load_tokenizer, prunable_parameters
 from shrinkbench_bert.protocol import Protocol
 from shrinkbench_bert.training import fine_tune
@@ -55,6 +55,67 @@ def test_a_global_mask_keeps_exactly_the_k_best_of_all(scores: dict[str, Tensor]
     flat = [value for score in scores.values() for value in score.tolist()]
     assert [kept for mask in masks.values() for kept in mask.tolist()] == top(flat, rounded(keep * len(flat)))
     assert {n: m.shape for n, m in masks.items()} == {n: s.shape for n, s in scores.items()}
+
+
+fours = st.integers(1, 5).flatmap(
+    lambda rows: st.lists(values, min_size=8 * rows, max_size=8 * rows).map(
+        lambda row: torch.tensor(row).view(rows, 8)
+    )
+)
+
+
+@given(fours)
+def test_two_of_four_keeps_the_two_best_of_every_four_neighbours(scores: Tensor):
+    for shaped in (scores, scores.flatten()):  # a weight, and a bias
+        (mask,) = make_masks({"t": shaped}, 0.5, "2:4", ties="kept").values()
+        assert mask.shape == shaped.shape
+        kept, flat = mask.flatten().tolist(), shaped.flatten().tolist()
+        for start in range(0, len(flat), 4):
+            assert kept[start : start + 4] == top(flat[start : start + 4], 2)
+
+
+@pytest.mark.parametrize(
+    ("keep", "shape", "message"),
+    [
+        (0.25, (2, 8), r"keep = 0\.25: two of every four keep exactly 0\.5"),
+        (1.0, (2, 8), r"keep = 1\.0: .*the only amount"),
+        (0.5, (4, 6), r"'t' has rows of 6: .*a multiple of 4"),
+    ],
+)
+def test_what_two_of_four_cannot_do(keep: float, shape: tuple[int, ...], message: str):
+    with pytest.raises(UserError, match=message):
+        make_masks({"t": torch.zeros(shape)}, keep, "2:4")
+
+
+finite_sets = st.lists(
+    st.lists(st.sampled_from([0.0, 1.0, -1.0, 2.0]), min_size=1, max_size=20).map(torch.tensor),
+    min_size=1,
+    max_size=4,
+).map(lambda ts: {f"t{i}": t for i, t in enumerate(ts)})
+
+
+@given(finite_sets, st.randoms(), keeps, keeps, scopes)
+def test_masks_within_others_are_nested_and_exact(
+    first: dict[str, Tensor], random: Any, one: float, other: float, scope: Any
+):
+    low, high = sorted((one, other))
+    second = {name: torch.tensor([random.choice([0.0, 1.0, 5.0]) for _ in t]) for name, t in first.items()}
+    outer = make_masks(first, high, scope)
+    inner = make_masks(second, low, scope, within=outer)
+    assert not any(bool((inner[name] & ~outer[name]).any()) for name in inner)
+    kept = {name: int(mask.sum()) for name, mask in inner.items()}
+    if scope == "layer":
+        assert kept == {name: rounded(low * len(t)) for name, t in first.items()}
+    else:
+        assert sum(kept.values()) == rounded(low * sum(map(len, first.values())))
+
+
+def test_the_cubic_schedule_by_hand():
+    # Sparsity 0.8 * (1 - (2/3)^3) = 0.8 * 19/27, 0.8 * (1 - (1/3)^3) = 0.8 * 26/27, 0.8.
+    kept = [keep_after(0.2, r, 3) for r in (1, 2, 3)]
+    assert kept == pytest.approx([1 - 0.8 * 19 / 27, 1 - 0.8 * 26 / 27, 0.2])
+    assert kept[-1] == 0.2
+    assert keep_after(0.147, 1, 1) == 0.147
 
 
 @given(score_sets, keeps, keeps, scopes)

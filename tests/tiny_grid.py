@@ -28,6 +28,29 @@ TINY = """
     lr = 1e-2
 """
 CELLS = 12
+FIELD = [
+    "GlobalDeepLift",
+    "GlobalEmpiricalFisher",
+    "GlobalGradCAM",
+    "GlobalGradCAMShift",
+    "GlobalIntegratedGradients",
+    "GlobalLamp",
+    "GlobalMagAct",
+    "GlobalMovement",
+    "GlobalSmoothGrad",
+    "GlobalSmoothGradCAM",
+    "GlobalSmoothGradCAMShift",
+    "GlobalSnip",
+    "LayerDeepLift",
+    "LayerEmpiricalFisher",
+    "LayerIntegratedGradients",
+    "LayerMagAct",
+    "LayerMagAct24",
+    "LayerMagWeight24",
+    "LayerMovement",
+    "LayerSnip",
+]
+"""Strategies that run end to end in `test_field_grid.py`."""
 
 
 def write_grid(folder: Path, checkpoint: Path, glue: Path) -> Path:

@@ -16,15 +16,16 @@ REFERENCES = ("dense", "baseline")
 
 _CELL = ["task", "strategy", "amount", "seed"]
 _POINT = ["task", "metric", "stage", "strategy", "amount", "requested"]
-_OF_THE_GRID = ("grid", "model", "layers", "source", "protocol", "head_scope", "head_rounds")
+_ROUNDS = ("head_scope", "head_rounds", "prune_rounds")  # the last is a column only where it is used
+_OF_THE_GRID = ("grid", "model", "layers", "source", "protocol", *_ROUNDS)
 _OF_THE_TASK = ("data_sha256", "model_sha256", "recipe")
-_IDENTITY = ("layers", "protocol", *_OF_THE_TASK, "formula_sha256", "tolerance", "head_scope", "head_rounds")
+_IDENTITY = ("layers", "protocol", *_OF_THE_TASK, "formula_sha256", "tolerance", *_ROUNDS)
 _APART = "move the others to a folder of their own"
 
 
 def check_one_grid(frame: pd.DataFrame, folder: str) -> None:
     """Raise UserError unless the rows may be averaged: one grid, one setting, no cell twice."""
-    for column in _OF_THE_GRID:
+    for column in (column for column in _OF_THE_GRID if column in frame):
         values = frame[column].drop_duplicates().tolist()
         if len(values) > 1:
             raise UserError(f"results in {folder!r}: {column} = {values}: a report shows one only; {_APART}")
@@ -80,17 +81,21 @@ def long_form(frame: pd.DataFrame) -> pd.DataFrame:
                     part["tolerance"] = rows.get(f"tolerance_{metric}", float("nan"))
                     part = _per_seed(part, stage) if stage in REFERENCES else part
                     values.append(part.assign(stage=stage, metric=metric))
-    points = pd.concat(values).groupby(_POINT, sort=False, dropna=False)
-    return points.agg(
-        mean=("value", "mean"),
-        sd=("value", "std"),
-        n_seeds=("value", "count"),
-        n_undefined=("value", lambda value: int(value.isna().sum())),
-        n_examples=("n", "min"),
-        keep=("keep", "mean"),
-        compression=("compression", "mean"),
-        **{column: (column, "first") for column in _IDENTITY},
-    ).reset_index()
+    points = pd.concat(values)
+    return (
+        points.groupby(_POINT, sort=False, dropna=False)
+        .agg(
+            mean=("value", "mean"),
+            sd=("value", "std"),
+            n_seeds=("value", "count"),
+            n_undefined=("value", lambda value: int(value.isna().sum())),
+            n_examples=("n", "min"),
+            keep=("keep", "mean"),
+            compression=("compression", "mean"),
+            **{column: (column, "first") for column in _IDENTITY if column in points},
+        )
+        .reset_index()
+    )
 
 
 def _per_seed(rows: pd.DataFrame, stage: str) -> pd.DataFrame:

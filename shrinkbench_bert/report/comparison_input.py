@@ -122,7 +122,10 @@ def _averaged(path: Path) -> list[Point]:
             "data": own[0]["data_sha256"],
             "model": own[0]["model_sha256"],
             "protocol": own[0]["protocol"],
-            **{field: _setting(own[0].get(field)) for field in ("layers", "head_scope", "head_rounds")},
+            **{
+                field: _setting(own[0].get(field))
+                for field in ("layers", "head_scope", "head_rounds", "prune_rounds")
+            },
             "recipe": own[0]["recipe"],
         }
         points.append(Point(key, readings, flatten(settings), own[0]["formula_sha256"]))
