@@ -16,14 +16,15 @@ REFERENCES = ("dense", "baseline")
 
 _CELL = ["task", "strategy", "amount", "seed"]
 _POINT = ["task", "metric", "stage", "strategy", "amount", "requested"]
-_OF_THE_GRID = ("grid", "model", "layers", "source", "protocol", "head_scope", "head_rounds")
-_OF_THE_TASK = ("data_sha256", "model_sha256", "recipe")
-_IDENTITY = ("layers", "protocol", *_OF_THE_TASK, "formula_sha256", "tolerance", "head_scope", "head_rounds")
+OF_THE_GRID = ("grid", "model", "layers", "source", "protocol", "head_scope", "head_rounds")
+OF_THE_TASK = ("data_sha256", "model_sha256", "recipe")
+"""Columns in which all rows of a grid, or of one of its tasks, must agree to be averaged."""
+_IDENTITY = ("layers", "protocol", *OF_THE_TASK, "formula_sha256", "tolerance", "head_scope", "head_rounds")
 
 
 def check_one_grid(frame: pd.DataFrame, folder: str) -> None:
     """Raise UserError unless the rows may be averaged: one grid, one setting, no cell twice."""
-    for column in _OF_THE_GRID:
+    for column in OF_THE_GRID:
         values = frame[column].drop_duplicates().tolist()
         if len(values) > 1:
             raise UserError(f"results in {folder!r}: {column} = {values}: a report shows one only")
@@ -31,7 +32,7 @@ def check_one_grid(frame: pd.DataFrame, folder: str) -> None:
     if len(kinds) > 1:
         raise UserError(f"results in {folder!r}: some amounts are {kinds[0]}, others {kinds[1]}")
     for task, rows in frame.groupby("task"):
-        for column in _OF_THE_TASK:
+        for column in OF_THE_TASK:
             values = rows[column].drop_duplicates().tolist()
             if len(values) > 1:
                 raise UserError(f"results in {folder!r}: {column} of {task} = {values}: one is expected")

@@ -78,9 +78,19 @@ def draw_layers(iou: pd.DataFrame, header: Header, task: str, pair: Pair) -> Fig
     return figure
 
 
+def by_layer(part: pd.DataFrame, kind: str, of: str) -> pd.DataFrame:
+    """Average the IoU of one kind of tensor over seeds: `mean` and `std` by layer, counted from 0."""
+    return part[part["kind"] == kind].groupby("layer")[of].agg(["mean", "std"])
+
+
+def chance_by_layer(part: pd.DataFrame, of: str) -> pd.Series[float]:
+    """Average the IoU of independent masks, by layer."""
+    return part.groupby("layer")[f"{of}_chance"].mean()
+
+
 def _draw(axes: Axes, part: pd.DataFrame, of: str) -> None:
     for kind in KINDS:
-        own = part[part["kind"] == kind].groupby("layer")[of].agg(["mean", "std"])
+        own = by_layer(part, kind, of)
         color, marker, dash = _LOOKS[kind]
         axes.errorbar(
             own.index.to_numpy() + 1,
@@ -94,7 +104,7 @@ def _draw(axes: Axes, part: pd.DataFrame, of: str) -> None:
             capsize=1.5,
             label=kind,
         )
-    chance = part.groupby("layer")[f"{of}_chance"].mean()
+    chance = chance_by_layer(part, of)
     layers = chance.index.to_numpy() + 1
     axes.plot(layers, chance, color="black", linestyle=DASHED, linewidth=1.1, label="independent masks")
     axes.set_xticks(layers)
