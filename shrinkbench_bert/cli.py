@@ -118,13 +118,30 @@ def plan(grid: GridArgument, results: ResultsOption = Path("results"), set_: Set
 
 @app.command()
 def report(
-    grid: GridArgument,
+    grid: Annotated[
+        str,
+        typer.Argument(
+            metavar="GRID",
+            help="A TOML file, or the name of a grid that comes along, such as: quick; with --html also a "
+            "folder of results, or one with several grids below it.",
+        ),
+    ],
     results: ResultsOption = Path("results"),
     plots: Annotated[
         Path, typer.Option("--plots", metavar="DIR", help="Where figures and tables go.")
     ] = Path("plots"),
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="Write one interactive page here, and no figures and tables. It opens from disk.",
+        ),
+    ] = None,
 ) -> None:
-    """Draw a grid's figures and tables from its stored results alone."""
+    """Draw a grid's figures and tables from its stored results alone, or with --html one page of them."""
+    if html is not None:
+        _write_page(grid, results, plots, html)
+        return
     from shrinkbench_bert.report import write_report
 
     name = _name(grid)
@@ -136,6 +153,14 @@ def report(
         typer.echo(f"  {path}")
     if written.left_out:
         typer.echo(f"left out: {written.left_out}", err=True)
+
+
+def _write_page(grid: str, results: Path, plots: Path, path: Path) -> None:
+    from shrinkbench_bert.report.page import write_page
+
+    folder = Path(grid) if Path(grid).is_dir() else ResultStore(results).grid(_name(grid)).folder
+    cells = write_page(folder, plots, path)
+    typer.echo(f"page of {cells} cells of {folder}: {path}")
 
 
 @app.command()

@@ -33,7 +33,7 @@ PAIRS = (
     Pair(12, "LayerGradCAMShift", "LayerSmoothGrad", 0.95, 0.95),
 )
 
-_LOOKS: dict[str, tuple[str, str, Dash]] = {
+LOOKS: dict[str, tuple[str, str, Dash]] = {
     "query": ("#0072B2", "o", SOLID),
     "key": ("#56B4E9", "s", SOLID),
     "value": ("#009E73", "^", SOLID),
@@ -41,6 +41,7 @@ _LOOKS: dict[str, tuple[str, str, Dash]] = {
     "intermediate": ("#D55E00", "D", LONG_DASHED),
     "output": ("#CC79A7", "P", LONG_DASHED),
 }
+"""Colour, marker and dash of every kind of tensor."""
 _LINE = 0.002
 """Half the height of a printed value that is no range."""
 
@@ -91,7 +92,7 @@ def chance_by_layer(part: pd.DataFrame, of: str) -> pd.Series[float]:
 def _draw(axes: Axes, part: pd.DataFrame, of: str) -> None:
     for kind in KINDS:
         own = by_layer(part, kind, of)
-        color, marker, dash = _LOOKS[kind]
+        color, marker, dash = LOOKS[kind]
         axes.errorbar(
             own.index.to_numpy() + 1,
             own["mean"].to_numpy(),
