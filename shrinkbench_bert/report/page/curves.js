@@ -20,6 +20,13 @@ function drawCurves({ setting, task, taskName, metric, stage, axis }) {
     hovertext: points.map((point) => hover(strategy, point, at(point), metric, axis, taskName)),
     hovertemplate: "%{hovertext}<extra></extra>",
   }));
+  const { dense, baseline } = task.references[metric.id];
+  const fixed = [
+    { ...dense, name: "dense, unpruned", dash: "solid" },
+    { ...baseline, name: task.baseline, dash: "7px,4px" },
+  ].filter(({ mean }) => mean !== null && mean !== undefined);
+  const gap = 0.05 * scale * Math.abs((dense?.mean ?? 0) - (baseline?.mean ?? 0));
+  const around = ({ mean }) => [scale * mean - gap, scale * mean + gap];
   const ticks = [...new Set(lines.flatMap(({ points }) => points.map((point) => digits(point.x[axis.id]))))];
   draw("curves-plot", traces, {
     xaxis: {
@@ -28,10 +35,10 @@ function drawCurves({ setting, task, taskName, metric, stage, axis }) {
       autorange: axis.falls ? "reversed" : true,
       ...(ticks.length <= 12 && { tickvals: ticks.map(Number), ticktext: ticks }),
     },
-    yaxis: { title: { text: metric.label } },
-    shapes: references(task, metric, scale),
+    yaxis: { title: { text: metric.label }, autorangeoptions: { include: fixed.flatMap(around) } },
+    shapes: references(fixed, scale),
   });
-  drawLegend(lines.map(({ strategy }) => strategy), hidden);
+  drawLegend(lines.map(({ strategy }) => strategy), hidden, fixed, metric);
   say("curves-note", `${task.title}, ${metric.name} ${stage.replace("_", " ")}: ${metric.captions[stage]}`);
   const rows = lines
     .filter(({ strategy }) => !hidden.has(strategy))
@@ -44,14 +51,9 @@ function drawCurves({ setting, task, taskName, metric, stage, axis }) {
         `${setting.place}${files(taskName, strategy, point).join("")}`,
       ]),
     );
-  const fixed = Object.entries(task.references[metric.id]).map(([name, value]) => [
-    name === "dense" ? "dense, unpruned" : task.baseline,
-    ...[DASH, DASH],
-    ...worded(value, metric),
-    DASH,
-  ]);
+  const reference = (value) => [value.name, DASH, DASH, ...worded(value, metric), DASH];
   const heads = ["strategy", "amount", axis.label, "mean", "sd", "95 % interval", "seeds", "examples", "files"];
-  document.querySelector("#numbers .scroll").replaceChildren(plainTable(heads, [...fixed, ...rows]));
+  document.querySelector("#numbers .scroll").replaceChildren(plainTable(heads, [...fixed.map(reference), ...rows]));
 }
 
 function interval(value, metric) {
@@ -83,23 +85,21 @@ function hover(strategy, point, value, metric, axis, taskName) {
 }
 
 // Horizontal lines of the dense model and of the baseline, with bands of ± 1 sd.
-function references(task, metric, scale) {
+function references(fixed, scale) {
   const { ink } = colors();
-  return Object.entries(task.references[metric.id]).flatMap(([name, { mean, sd, n }]) => {
-    if (mean === null) return [];
-    const text = `${name === "dense" ? "dense" : task.baseline} ${number(metric, mean)}`;
+  return fixed.flatMap(({ mean, sd, n, dash }) => {
     const across = { xref: "paper", x0: 0, x1: 1, layer: "below" };
-    const line = { color: ink, width: 1.2, dash: name === "dense" ? "solid" : "dash" };
-    const label = { text, textposition: "end", yanchor: "bottom", font: { size: 12, color: ink } };
+    const line = { color: ink, width: 1.2, dash };
     const band = { ...across, type: "rect", y0: scale * (mean - sd), y1: scale * (mean + sd), line: { width: 0 } };
     return [
-      { ...across, type: "line", y0: scale * mean, y1: scale * mean, line, label },
+      { ...across, type: "line", y0: scale * mean, y1: scale * mean, line },
       ...(n > 1 ? [{ ...band, fillcolor: ink, opacity: 0.1 }] : []),
     ];
   });
 }
 
-function drawLegend(strategies, hidden) {
+function drawLegend(strategies, hidden, fixed, metric) {
+  const { ink } = colors();
   const focused = document.activeElement?.dataset.strategy;
   const set = (names) => {
     choose("off", [...names].filter(Boolean).join(","));
@@ -116,8 +116,11 @@ function drawLegend(strategies, hidden) {
     button.onclick = () => set(hidden.has(strategy) ? [...hidden].filter((n) => n !== strategy) : [...hidden, strategy]);
     return button;
   });
+  const lines = fixed.map(({ name, mean, dash }) =>
+    element("span", {}, swatch({ color: ink, dark: ink, dash }), `${name} ${number(metric, mean)}`),
+  );
   const legend = document.querySelector(".legend");
-  legend.replaceChildren(...buttons, all, none);
+  legend.replaceChildren(...buttons, all, none, ...lines);
   [...legend.children].find((button) => button.dataset.strategy === focused)?.focus();
 }
 
@@ -130,9 +133,8 @@ function swatch(look) {
   };
   const svg = make("svg", { viewBox: "-20 -9 40 18", width: 40, height: 18, "aria-hidden": "true" });
   const dash = look.dash === "solid" ? "none" : look.dash.replaceAll("px", "");
-  svg.append(
-    make("line", { x1: -20, x2: 20, stroke: color, "stroke-width": 2, "stroke-dasharray": dash }),
-    make("path", { d: look.path, fill: look.filled ? color : colors().paper, stroke: color, "stroke-width": 1.4 }),
-  );
+  svg.append(make("line", { x1: -20, x2: 20, stroke: color, "stroke-width": 2, "stroke-dasharray": dash }));
+  const fill = look.filled ? color : colors().paper;
+  if (look.path) svg.append(make("path", { d: look.path, fill, stroke: color, "stroke-width": 1.4 }));
   return svg;
 }

@@ -117,7 +117,6 @@ function drawAgreement({ strategies, correlation, cost, machine }) {
   drawSquare("correlation-plot", strategies, mean, {
     text,
     colorscale: "RdBu",
-    reversescale: false,
     zmin: -1,
     zmax: 1,
     hoverinfo: "text+y",

@@ -57,10 +57,10 @@ function colors() {
 
 function draw(id, traces, { height = 440, xaxis = {}, yaxis = {}, ...more }) {
   const { ink, line, paper } = colors();
-  const axis = { gridcolor: line, zeroline: false, linecolor: line, automargin: true, fixedrange: false };
+  const axis = { gridcolor: line, zeroline: false, linecolor: line, automargin: true };
   const layout = {
     height,
-    margin: { l: 10, r: 12, t: 12, b: 10 },
+    margin: { l: 10, r: 12, t: 32, b: 10 },
     paper_bgcolor: paper,
     plot_bgcolor: paper,
     font: { color: ink, family: "system-ui, sans-serif", size: 13 },
@@ -70,11 +70,13 @@ function draw(id, traces, { height = 440, xaxis = {}, yaxis = {}, ...more }) {
     legend: { orientation: "h", y: -0.22, yanchor: "top", x: 0 },
     // A finger that drags shall scroll the page.
     dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
-    xaxis: { ...axis, ...xaxis },
+    xaxis: { ...axis, ...xaxis, title: { standoff: 10, ...xaxis.title } },
     yaxis: { ...axis, ...yaxis },
     ...more,
   };
-  Plotly.react(id, traces, layout, { responsive: true, displaylogo: false });
+  // Named one by one: the usual buttons include one that sends the chart to a service.
+  const modeBarButtons = [["toImage", "zoomIn2d", "zoomOut2d", "resetScale2d"]];
+  Plotly.react(id, traces, layout, { responsive: true, displaylogo: false, modeBarButtons });
 }
 
 // Line, dash and marker of a strategy, or of a kind of tensor.
