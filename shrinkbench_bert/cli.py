@@ -158,7 +158,8 @@ def report(
 def _write_page(grid: str, results: Path, plots: Path, path: Path) -> None:
     from shrinkbench_bert.report.page import write_page
 
-    folder = Path(grid) if "/" in grid and Path(grid).is_dir() else ResultStore(results).grid(_name(grid)).folder
+    is_folder = "/" in grid and Path(grid).is_dir()
+    folder = Path(grid) if is_folder else ResultStore(results).grid(_name(grid)).folder
     cells = write_page(folder, plots, path)
     typer.echo(f"page of {cells} cells of {folder}: {path}")
 

@@ -18,7 +18,7 @@ from shrinkbench_bert.report.aggregate import by_compression, by_heads, check_on
 from shrinkbench_bert.report.checklist_table import check_points
 from shrinkbench_bert.report.claims import decide_claims
 from shrinkbench_bert.report.claims.rendering import Decided, summary
-from shrinkbench_bert.report.folder import Pair, read_pairs
+from shrinkbench_bert.report.folder import read_pairs
 from shrinkbench_bert.report.heads.header import HeadsHeader
 from shrinkbench_bert.report.heads.summary import latency_frame
 from shrinkbench_bert.report.labels import Header
@@ -62,7 +62,10 @@ def write_page(folder: Path, plots: Path, path: Path) -> int:
     """
     pairs = [] if folder.is_dir() and not any(ResultStore(folder).paths()) else read_pairs(folder, plots)
     found = settings(pairs)
-    agreement = {place: _overlaps(folder / place, pairs, place) for place in {s.place for s in found}}
+    agreement = {}
+    for place in {setting.place for setting in found}:
+        of_grid = [r for pair in pairs if Path(pair.name).parent == place for r in pair.results]
+        agreement[place] = overlaps(ResultStore(folder / place), of_grid)
     sections = [_section(folder, setting, agreement[setting.place]) for setting in found]
     names = {r.cell.strategy for setting in found for r in setting.results}
     cells = sum(len(setting.stored) for setting in found)
@@ -82,16 +85,14 @@ def write_page(folder: Path, plots: Path, path: Path) -> int:
     return cells
 
 
-def _overlaps(folder: Path, pairs: list[Pair], place: Path) -> Overlaps:
-    return overlaps(ResultStore(folder), [r for p in pairs if Path(p.name).parent == place for r in p.results])
-
-
 def _section(folder: Path, setting: Setting, agreement: Overlaps) -> _Section:
     results = setting.results
     frame = pd.DataFrame([result.row() for result in results])
     check_one_grid(frame, str(folder / setting.place))
     points = long_form(frame)
-    header: Header = HeadsHeader.of(frame, True) if by_heads(frame) else Header.of(frame, by_compression(frame))
+    of_heads = by_heads(frame)
+    words = HeadsHeader if of_heads else Header
+    header = words.of(frame, of_heads or by_compression(frame))
     latencies = latency_frame(list(load_latencies(ResultStore(folder / setting.place))))
     found = _within(agreement, results)
     tasks = {}
@@ -100,7 +101,7 @@ def _section(folder: Path, setting: Setting, agreement: Overlaps) -> _Section:
         tasks[name] = {
             **curves(own, points, latencies, header, TASKS[name]),
             "masks": masks(found.counts, header, name),
-            "heads": heads(own, latencies, header) if by_heads(frame) else None,
+            "heads": heads(own, latencies, header) if of_heads else None,
         }
     place = setting.place.as_posix().removeprefix(".")
     label = place or header.grid or folder.resolve().name

@@ -27,13 +27,14 @@ function drawCurves({ setting, task, taskName, metric, stage, axis }) {
   ].filter(({ mean }) => mean !== null && mean !== undefined);
   const gap = 0.05 * scale * Math.abs((dense?.mean ?? 0) - (baseline?.mean ?? 0));
   const around = ({ mean }) => [scale * mean - gap, scale * mean + gap];
-  const ticks = [...new Set(lines.flatMap(({ points }) => points.map((point) => digits(point.x[axis.id]))))];
+  const places = lines.flatMap(({ points }) => points.map((point) => point.x[axis.id]));
+  const ticks = new Map(places.map((place) => [digits(place), place]));
   draw("curves-plot", traces, {
     xaxis: {
       title: { text: `${axis.label}${axis.scale === "log" ? ", log scale" : ""}` },
       type: axis.scale,
       autorange: axis.falls ? "reversed" : true,
-      ...(ticks.length <= 12 && { tickvals: ticks.map(Number), ticktext: ticks }),
+      ...(ticks.size <= 12 && { tickvals: [...ticks.values()], ticktext: [...ticks.keys()] }),
     },
     yaxis: { title: { text: metric.label }, autorangeoptions: { include: fixed.flatMap(around) } },
     shapes: references(fixed, scale),
@@ -67,7 +68,8 @@ function worded(value, metric) {
 
 // The folder, and the names of the results of all seeds in one word.
 function files(taskName, strategy, { key, seeds }) {
-  const listed = seeds.length === 1 ? seeds[0] : `{${seeds.join(",")}}`;
+  const several = seeds.length > 9 ? "*" : `{${seeds.join(",")}}`;
+  const listed = seeds.length === 1 ? seeds[0] : several;
   return [`${taskName}/${strategy}/`, `${key}_seed${listed}.json`];
 }
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict
+from typing import Any
 
 import pandas as pd
 
@@ -15,6 +15,7 @@ from shrinkbench_bert.report import labels
 from shrinkbench_bert.report.aggregate import REFERENCES, STAGES
 from shrinkbench_bert.report.drawing import caption
 from shrinkbench_bert.report.labels import Header
+from shrinkbench_bert.report.page.axes import places_of
 from shrinkbench_bert.report.page.numbers import short
 from shrinkbench_bert.report.style import order
 from shrinkbench_bert.store import Result
@@ -22,28 +23,6 @@ from shrinkbench_bert.tasks import TASKS, Task
 
 Point = tuple[str, str, str]
 """Strategy (or `dense`), amount, stage."""
-
-
-@dataclass(frozen=True)
-class Axis:
-    """A way to say how much was pruned; every axis runs from mild to hard."""
-
-    id: str
-    """Of the column that has it."""
-    label: str
-    scale: Literal["linear", "log"] = "linear"
-    falls: bool = False
-    """Whether hard is a smaller number."""
-    unit: str = ""
-
-
-_AXES = (
-    Axis("keep", "prunable weights kept (%)", "log", falls=True, unit=" %"),
-    Axis("compression", "compression of the whole model", unit=labels.TIMES),
-    Axis("prunable_compression", "compression of the prunable weights", "log", unit=labels.TIMES),
-    Axis("heads", "attention heads removed (%)", unit=" %"),
-    Axis("multiply_adds", "multiply-adds left (%)", falls=True, unit=" %"),
-)
 
 
 def curves(
@@ -60,7 +39,7 @@ def curves(
     """
     points = points[points["task"] == task.name]
     intervals = dict(_intervals(results, task))
-    places, axes = _places(results, latencies)
+    places, axes = places_of(results, latencies)
     seeds: dict[tuple[str, str], list[int]] = {}
     for result in results:
         seeds.setdefault((result.cell.strategy, result.cell.amount), []).append(result.cell.seed)
@@ -136,49 +115,9 @@ def _intervals(results: list[Result], task: Task) -> Iterator[tuple[Point, tuple
 
 def _bounds(losses: Any, task: Task) -> tuple[float, float]:
     found = difference(losses, [1.0])
-    return (1 - found.high, 1 - found.low) if METRICS[task.metric].greater_is_better else (found.low, found.high)
-
-
-def _places(
-    results: list[Result], latencies: pd.DataFrame
-) -> tuple[dict[tuple[Any, ...], dict[str, Any]], list[Axis]]:
-    """Say where every strategy and amount stands on the axes that have values (`x`); `spread` is a bar's half."""
-    frame = pd.DataFrame(
-        {
-            "strategy": r.cell.strategy,
-            "amount": r.cell.amount,
-            "keep": 100 * r.size.keep,
-            "compression": r.size.compression,
-            "prunable_compression": r.size.prunable_compression,
-            "heads": None if r.cell.heads is None else 100 * r.cell.heads,
-            "multiply_adds": 100 / r.size.theoretical_speedup,
-        }
-        for r in results
-    ).astype(dict.fromkeys([axis.id for axis in _AXES], float))
-    means = frame.groupby(["strategy", "amount"]).mean()
-    axes = [axis for axis in _AXES if means[axis.id].notna().all()]
-    places = {
-        (strategy, amount): {"x": {axis.id: short(row[axis.id]) for axis in axes}, "spread": {}}
-        for (strategy, amount), row in zip(means.index, means.to_dict("records"), strict=True)
-    }
-    fractions = {(r.cell.strategy, r.cell.amount): r.cell.heads for r in results}
-    if latencies.empty:
-        return places, axes
-    removed = latencies[latencies["variant"] == "removed"]
-    for (batch, length), rows in removed.groupby(["batch", "length"]):
-        axis = Axis(
-            f"latency_{batch}_{length}",
-            f"latency (ms), {labels.counted(int(batch), 'sequence')} of {length} tokens",
-            falls=True,
-            unit=" ms",
-        )
-        axes.append(axis)
-        times = rows.set_index("heads")
-        for point, fraction in fractions.items():
-            if fraction in times.index:
-                places[point]["x"][axis.id] = short(times.loc[fraction, "median"])
-                places[point]["spread"][axis.id] = short(times.loc[fraction, "iqr"] / 2)
-    return places, axes
+    if METRICS[task.metric].greater_is_better:
+        return 1 - found.high, 1 - found.low
+    return found.low, found.high
 
 
 def _cells(results: Iterable[Result], names: list[str], task: Task) -> dict[str, Any]:

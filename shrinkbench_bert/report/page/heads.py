@@ -52,20 +52,23 @@ def _maps(results: list[Result], name: str, fractions: list[float]) -> dict[str,
 
 def _cost(results: list[Result], latencies: pd.DataFrame) -> list[dict[str, Any]]:
     """Lines against the fraction of heads removed, of the dense model's, all in percent."""
+    lines = []
     counted = counted_cost(pd.DataFrame([result.row() for result in results]))
-    lines = [
-        {"label": f"{label}, counted", "x": list(values.index), "y": list(values), "spread": None}
-        for label, values in counted.items()
+    for label, values in counted.items():
+        lines.append({"label": f"{label}, counted", "x": list(values.index), "y": list(values), "spread": []})
+    measured: dict[str, dict[str, Any]] = {}
+    for row in latencies.to_dict("records"):
+        if row["variant"] != "dense":
+            sequences = f"{labels.counted(row['batch'], 'sequence')} of {row['length']} tokens"
+            label = f"latency, {row['variant']}, {sequences}"
+            line = measured.setdefault(label, {"label": label, "x": [], "y": [], "spread": []})
+            line["x"].append(row["heads"])
+            line["y"].append(row["ratio"])
+            line["spread"].append(row["ratio_iqr"] / 2)
+    return [
+        {side: value if side == "label" else [short(100 * v) for v in value] for side, value in line.items()}
+        for line in (*lines, *measured.values())
     ]
-    if not latencies.empty:
-        measured = latencies[latencies["variant"] != "dense"]
-        for (variant, batch, length), rows in measured.groupby(["variant", "batch", "length"], sort=False):
-            label = f"latency, {variant}, {labels.counted(int(batch), 'sequence')} of {length} tokens"
-            spread = [short(50 * iqr) for iqr in rows["ratio_iqr"]]
-            lines.append({"label": label, "x": list(rows["heads"]), "y": list(rows["ratio"]), "spread": spread})
-    for line in lines:
-        line |= {side: [short(100 * value) for value in line[side]] for side in ("x", "y")}
-    return lines
 
 
 def _rows(values: np.ndarray[Any, Any]) -> Rows:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import colorsys
 from typing import Any
 
+import numpy as np
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.markers import MarkerStyle
 
@@ -65,6 +66,6 @@ def _contrast(rgb: tuple[float, float, float]) -> float:
 def _path(own: Style) -> str:
     """Draw the figures' marker as an SVG path around the origin, about 10 pixels wide."""
     marker = MarkerStyle(own.marker)
-    (outline,) = marker.get_path().transformed(marker.get_transform()).to_polygons()
+    (outline,) = map(np.asarray, marker.get_path().transformed(marker.get_transform()).to_polygons())
     scale = 10 * own.size / 5.4
     return "M" + "L".join(f"{scale * x:.1f} {-scale * y:.1f}" for x, y in outline) + "Z"

@@ -62,7 +62,10 @@ def _layers(iou: pd.DataFrame, found: list[str], pair: Pair) -> dict[str, Any] |
             by_kind = {kind: by_layer(part, kind, of) for kind in KINDS}
             by_amount[amount] = {
                 "kinds": {
-                    kind: {"mean": [short(v) for v in layers["mean"]], "sd": [short(v) for v in layers["std"]]}
+                    kind: {
+                        "mean": [short(v) for v in layers["mean"]],
+                        "sd": [short(v) for v in layers["std"]],
+                    }
                     for kind, layers in by_kind.items()
                 },
                 "chance": [short(value) for value in chance_by_layer(part, of)],

@@ -128,7 +128,7 @@ function drawAgreement({ strategies, correlation, cost, machine }) {
     name: label,
     x,
     y,
-    ...(spread && { error_y: { array: spread, thickness: 1, width: 3 } }),
+    error_y: { array: spread, thickness: 1, width: 3, visible: spread.length > 0 },
     hovertemplate: `${label}, %{x:.3g} % removed: %{y:.1f} %<extra></extra>`,
   }));
   draw("cost-plot", traces, {
