@@ -30,7 +30,7 @@ from shrinkbench_bert.report.page.masks import masks
 from shrinkbench_bert.report.page.provenance import Field, provenance
 from shrinkbench_bert.report.page.rendering import render
 from shrinkbench_bert.report.page.settings import Setting, settings, warnings
-from shrinkbench_bert.report.style import Style, style
+from shrinkbench_bert.report.style import STYLES, Style, style
 from shrinkbench_bert.store import Result, ResultStore, write_atomically
 from shrinkbench_bert.tasks import TASKS
 from shrinkbench_bert.timings import load_latencies
@@ -78,6 +78,7 @@ def write_page(folder: Path, plots: Path, path: Path) -> int:
         data={
             "settings": [section.data for section in sections],
             "looks": {name: look(style(name)) for name in sorted(names)},
+            "lines": [look(own) for own in STYLES.values()],
             "kinds": {kind: look(Style(*own)) for kind, own in LOOKS.items()},
         },
     )

@@ -90,7 +90,7 @@ function hover(strategy, point, value, metric, axis, taskName) {
 function references(fixed, scale) {
   const { ink } = colors();
   return fixed.flatMap(({ mean, sd, n, dash }) => {
-    const across = { xref: "paper", x0: 0, x1: 1, layer: "below" };
+    const across = { xref: "paper", x0: 0, x1: 1, layer: "between" };
     const line = { color: ink, width: 1.2, dash };
     const band = { ...across, type: "rect", y0: scale * (mean - sd), y1: scale * (mean + sd), line: { width: 0 } };
     return [

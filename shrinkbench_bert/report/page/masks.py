@@ -25,8 +25,9 @@ def masks(counts: pd.DataFrame, header: Header, task: str) -> dict[str, Any] | N
         return None
     iou = with_iou(counts[own])
     per_pair = over_tensors(iou)
-    names = order([*iou["strategy_a"], *iou["strategy_b"]])
     found = amounts(iou, header)
+    parts = {amount: per_pair[per_pair["amount"] == amount] for amount in found}
+    names = {amount: order([*part["strategy_a"], *part["strategy_b"]]) for amount, part in parts.items()}
     return {
         "strategies": names,
         "amounts": [{"id": amount, "label": amount_title(amount, header)} for amount in found],
@@ -34,8 +35,7 @@ def masks(counts: pd.DataFrame, header: Header, task: str) -> dict[str, Any] | N
         "matrices": {
             of: {
                 statistic: {
-                    amount: _matrix(per_pair[per_pair["amount"] == amount], names, of, statistic)
-                    for amount in found
+                    amount: _matrix(part, names[amount], of, statistic) for amount, part in parts.items()
                 }
                 for statistic in ("mean", "min")
             }

@@ -27,7 +27,7 @@ function drawMasks({ setting, task }) {
   const of = offer("of", [["kept", "kept"], ["pruned", "pruned"]]);
   const statistic = offer("statistic", [["mean", "mean"], ["min", "minimum"]]);
   const matrix = masks.matrices[of][statistic][amount];
-  const { strategies } = masks;
+  const strategies = masks.strategies[amount];
   drawSquare("matrix-plot", strategies, matrix, {
     colorscale: "Cividis",
     zmin: 0,
@@ -122,9 +122,8 @@ function drawAgreement({ strategies, correlation, cost, machine }) {
     hoverinfo: "text+y",
   });
   say("correlation-note", `Spearman's rank correlation of head scores, ${sd ? "mean ± sample standard deviation of " : ""}${counted(seeds, "seed")}.`);
-  const looks = Object.values(data.kinds);
   const traces = cost.map(({ label, x, y, spread }, i) => ({
-    ...drawn(looks[i % looks.length]),
+    ...drawn(data.lines[i % data.lines.length]),
     name: label,
     x,
     y,

@@ -60,7 +60,7 @@ def warnings(found: list[Setting]) -> Iterator[str]:
     for place in dict.fromkeys(setting.place for setting in found):
         several = [setting for setting in found if setting.place == place]
         if len(several) > 1:
-            where = "this folder" if place == Path() else place.as_posix()
+            where = "this folder" if place == Path() else repr(place.as_posix())
             yield (
                 f"Not one experiment: the results in {where} are of {len(several)} settings, which differ in "
                 f"{'; '.join(_differences(several))}. They are shown one at a time and never averaged."
