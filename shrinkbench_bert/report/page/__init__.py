@@ -104,7 +104,7 @@ def _section(folder: Path, setting: Setting, agreement: Overlaps) -> _Section:
             "masks": masks(found.counts, header, name),
             "heads": heads(own, latencies, header) if of_heads else None,
         }
-    place = setting.place.as_posix().removeprefix(".")
+    place = "" if setting.place == Path() else setting.place.as_posix()
     label = place or header.grid or folder.resolve().name
     data = {
         "label": label if setting.number == 1 else f"{label}, setting {setting.number}",

@@ -9,11 +9,17 @@ from typing import Any, Literal
 import pandas as pd
 
 from shrinkbench_bert.report import labels
+from shrinkbench_bert.report.aggregate import AMOUNTS
 from shrinkbench_bert.report.page.numbers import short
 from shrinkbench_bert.store import Result
 
 Places = dict[tuple[str, str], dict[str, dict[str, float | None]]]
 """By strategy and amount: the place on every axis (`x`), and half the bar there (`spread`)."""
+
+
+def asked(result: Result) -> str:
+    """Name the axis of the amount that the grid asked for."""
+    return next(kind for kind in AMOUNTS if getattr(result.cell, kind) is not None)
 
 
 @dataclass(frozen=True)

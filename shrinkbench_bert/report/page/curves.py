@@ -15,7 +15,7 @@ from shrinkbench_bert.report import labels
 from shrinkbench_bert.report.aggregate import REFERENCES, STAGES
 from shrinkbench_bert.report.drawing import caption
 from shrinkbench_bert.report.labels import Header
-from shrinkbench_bert.report.page.axes import places_of
+from shrinkbench_bert.report.page.axes import asked, places_of
 from shrinkbench_bert.report.page.numbers import short
 from shrinkbench_bert.report.style import order
 from shrinkbench_bert.store import Result
@@ -68,16 +68,11 @@ def curves(
         "baseline": labels.baseline_label(task),
         "metrics": [_metric(points, task, metric) for metric in task.metrics],
         "axes": [asdict(axis) for axis in axes],
-        "asked": _asked(results[0]),
+        "asked": asked(results[0]),
         "lines": [{"strategy": name, "points": list(line.values())} for name, line in lines.items()],
         "references": references,
         "cells": _cells(results, list(lines), task),
     }
-
-
-def _asked(result: Result) -> str:
-    """The axis of the amounts that the grid asked for."""
-    return next(kind for kind in ("keep", "compression", "heads") if getattr(result.cell, kind) is not None)
 
 
 def _metric(points: pd.DataFrame, task: Task, metric: str) -> dict[str, Any]:
@@ -105,12 +100,14 @@ def _value(row: dict[Any, Any], interval: tuple[float, float] | None) -> dict[st
 def _intervals(results: list[Result], task: Task) -> Iterator[tuple[Point, tuple[float, float]]]:
     """Bound the task's metric of every point, by the bootstrap over examples and seeds of `evidence.md`."""
     for stage in STAGES:
+        # A sample is of what was evaluated after retraining; here also of what was before it.
         shown = (r.model_copy(update={"after_retraining": getattr(r, stage)}) for r in results)
-        for i, sample in enumerate(samples(shown)):
+        found = samples(shown)
+        for sample in found:
             for name in sample.strategies:
                 yield (name, sample.amount, stage), _bounds(sample.stack([name]), task)
-            if i == 0:
-                yield (DENSE, "", DENSE), _bounds(sample.stack([DENSE]), task)
+    most = max(found, key=lambda sample: len(sample.losses[DENSE]))
+    yield (DENSE, "", DENSE), _bounds(most.stack([DENSE]), task)
 
 
 def _bounds(losses: Any, task: Task) -> tuple[float, float]:
@@ -132,7 +129,7 @@ def _cells(results: Iterable[Result], names: list[str], task: Task) -> dict[str,
         row = {
             "strategy": names.index(cell.strategy),
             "amount": cell.amount,
-            "asked": getattr(cell, _asked(result)),
+            "asked": getattr(cell, asked(result)),
             "seed": cell.seed,
             "keep": short(100 * size.keep),
             "compression": short(size.compression),

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from shrinkbench_bert.report.aggregate import AMOUNTS, OF_THE_GRID, OF_THE_TASK
+from shrinkbench_bert.report.aggregate import OF_THE_GRID, OF_THE_TASK
 from shrinkbench_bert.report.folder import Pair, Stored
+from shrinkbench_bert.report.page.axes import asked
 from shrinkbench_bert.store import Result
 
 _SHOWN = 60
@@ -42,7 +43,7 @@ def settings(pairs: Iterable[Pair]) -> list[Setting]:
         place, variants = Path(pair.name).parent, dict[tuple[object, ...], list[tuple[object, ...]]]()
         for one in pair.stored:
             row = one.result.row()
-            of_grid = (*(row[column] for column in OF_THE_GRID), _kind(one.result))
+            of_grid = (*(row[column] for column in OF_THE_GRID), asked(one.result))
             of_task = tuple(row[column] for column in OF_THE_TASK)
             known = variants.setdefault(of_grid, [])
             if of_task not in known:
@@ -67,23 +68,19 @@ def warnings(found: list[Setting]) -> Iterator[str]:
             )
 
 
-def _kind(result: Result) -> str:
-    return next(kind for kind in AMOUNTS if getattr(result.cell, kind) is not None)
-
-
 def _differences(several: list[Setting]) -> Iterator[str]:
     """Name every field with its values; those that belong to a task only where it is the same task."""
     values: dict[str, list[str]] = defaultdict(list)
     for setting in several:
         for result in {result.cell.task: result for result in setting.results}.values():
             row = result.row()
-            fields = {column: row[column] for column in OF_THE_GRID} | {"amounts": _kind(result)}
+            fields = {column: row[column] for column in OF_THE_GRID} | {"amounts": asked(result)}
             of_task = {column: row[column] for column in OF_THE_TASK if column != "recipe"}
             of_task |= {f"recipe.{name}": value for name, value in json.loads(row["recipe"]).items()}
             fields |= {f"{name} of {result.cell.task}": value for name, value in of_task.items()}
             for name, value in fields.items():
-                if (shown := str(value)[:_SHOWN]) not in values[name]:
-                    values[name].append(shown)
+                if str(value) not in values[name]:
+                    values[name].append(str(value))
     for name, own in values.items():
         if len(own) > 1:
-            yield f"{name} ({' / '.join(own)})"
+            yield f"{name} ({' / '.join(value[:_SHOWN] for value in own)})"
