@@ -28,7 +28,7 @@ $(STAMP): pyproject.toml constraints.txt
 bench: env
 	$(BIN)/shrinkbench-bert run $(GRID)
 	$(BIN)/shrinkbench-bert report $(GRID)
-	$(BIN)/shrinkbench-bert report $(GRID) --html plots/$(GRID)/report.html
+	$(BIN)/shrinkbench-bert report $(GRID) --html plots/$(patsubst %.toml,%,$(notdir $(GRID)))/report.html
 
 figures: env
 	$(BIN)/shrinkbench-bert report $(GRID)

@@ -158,8 +158,7 @@ def report(
 def _write_page(grid: str, results: Path, plots: Path, path: Path) -> None:
     from shrinkbench_bert.report.page import write_page
 
-    is_folder = "/" in grid and Path(grid).is_dir()
-    folder = Path(grid) if is_folder else ResultStore(results).grid(_name(grid)).folder
+    folder = _results_folder(grid, results)
     cells = write_page(folder, plots, path)
     typer.echo(f"page of {cells} cells of {folder}: {path}")
 
@@ -333,6 +332,12 @@ def _name(grid: str) -> str:
     if not re.fullmatch(GRID_NAME, grid):
         raise UserError(f"no grid {grid!r}: give a .toml file, or a name of letters, digits, '.', '_', '-'")
     return grid
+
+
+def _results_folder(grid: str, results: Path) -> Path:
+    """The folder of a grid's results by its name, or else the folder that is given instead of a name."""
+    is_stored = re.fullmatch(GRID_NAME, grid) and (results / grid).is_dir()
+    return Path(grid) if Path(grid).is_dir() and not is_stored else results / _name(grid)
 
 
 def _parse(setting: str, option: str = "--set") -> tuple[str, Any]:

@@ -278,6 +278,9 @@ class TestCommand:
             assert page.is_file()
             page.unlink()
         assert not plots.exists()
+        monkeypatch.chdir(tmp_path)
+        assert self.run(monkeypatch, "hand", "--html", page) == 0
+        assert capsys.readouterr().out == f"page of 1 cells of hand: {page}\n"
 
     def test_a_folder_that_is_not_there(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

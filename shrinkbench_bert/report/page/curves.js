@@ -40,7 +40,11 @@ function drawCurves({ setting, task, taskName, metric, stage, axis }) {
     shapes: references(fixed, scale),
   });
   drawLegend(lines.map(({ strategy }) => strategy), hidden, fixed, metric);
-  say("curves-note", `${task.title}, ${metric.name} ${stage.replace("_", " ")}: ${metric.captions[stage]}`);
+  say(
+    "curves-note",
+    `${task.title}, ${metric.name} ${stage.replace("_", " ")}: ${metric.captions[stage]} A point's 95 % interval is a ` +
+      "bootstrap's over examples and seeds; with one seed it is of the examples alone.",
+  );
   const rows = lines
     .filter(({ strategy }) => !hidden.has(strategy))
     .flatMap(({ strategy, points }) =>
