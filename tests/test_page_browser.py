@@ -20,6 +20,7 @@ CHROMIUM = shutil.which("chromium")
 if CHROMIUM is None:
     pytest.skip("Chromium is not installed (Debian's package chromium)", allow_module_level=True)
 
+expect = playwright.expect
 Open = Callable[..., Any]
 LINE = "document.getElementById('curves-plot').data.find((line) => line.name === '{}')"
 AFTER = {"LayerMagWeight": 0.75, "LayerGradCAM": 0.85, "LayerRandom": 0.55}
@@ -115,8 +116,8 @@ class TestCurves:
         button = page.get_by_role("button", name="LayerRandom")
         for pressed in ("false", "true"):
             button.click()
-            assert button.get_attribute("aria-pressed") == pressed
-            assert page.locator("#curves-plot .trace").count() == (2 if pressed == "false" else 3)
+            expect(button).to_have_attribute("aria-pressed", pressed)
+            expect(page.locator("#curves-plot .trace")).to_have_count(2 if pressed == "false" else 3)
             assert ("off=LayerRandom" in page.url) == (pressed == "false")
 
     def test_the_legend_works_by_keyboard(self, show: Open, grid: Path) -> None:
@@ -141,20 +142,21 @@ class TestCells:
         head = page.get_by_role("columnheader", name="after retraining")
         for direction, first in (("ascending", "LayerRandom"), ("descending", "LayerGradCAM")):
             head.click()
-            assert head.get_attribute("aria-sort") == direction
-            assert rows(page)[0][0] == first
+            expect(head).to_have_attribute("aria-sort", direction)
+            expect(page.locator("#cells-table tbody td").first).to_have_text(first)
         assert "sort=after+retraining.desc" in page.url
         page.get_by_role("button", name="seed: Activate to sort").focus()
         page.keyboard.press("Enter")
+        expect(page.get_by_role("columnheader", name="seed")).to_have_attribute("aria-sort", "ascending")
         assert [row[2] for row in rows(page)] == ["0"] * 6 + ["1"] * 6
 
     def test_filtering(self, show: Open, grid: Path) -> None:
         page = show(grid)
         assert len(rows(page)) == 12
         page.get_by_label("filter").fill("keep-0.1 Cam")
-        page.wait_for_function("document.querySelectorAll('#cells-table tbody tr').length === 2")
+        expect(page.locator("#cells-table tbody tr")).to_have_count(2)
         assert [row[:3] for row in rows(page)] == [["LayerGradCAM", "keep-0.1", seed] for seed in "01"]
-        assert "find=keep-0.1+Cam" in page.url
+        page.wait_for_function("location.hash.includes('find=keep-0.1+Cam')")
 
 
 class TestLink:
@@ -166,14 +168,14 @@ class TestLink:
         page.get_by_role("button", name="LayerRandom").click()
         page.get_by_label("filter").fill("CAM")
         page.get_by_role("columnheader", name="seed").click()
-        page.wait_for_function("location.hash.includes('find=CAM')")
+        page.wait_for_function("/find=CAM.*sort=seed.asc/.test(location.hash)")
         other = show(grid, f"#{page.url.partition('#')[2]}")
         assert other.locator("select[name=metric]").input_value() == "spearman"
         assert other.locator("select[name=x]").input_value() == "compression"
         assert other.get_by_role("button", name="LayerRandom").get_attribute("aria-pressed") == "false"
+        expect(other.get_by_role("columnheader", name="seed")).to_have_attribute("aria-sort", "ascending")
         assert rows(other) == rows(page)
         assert len(rows(other)) == 4
-        assert other.get_by_role("columnheader", name="seed").get_attribute("aria-sort") == "ascending"
 
     @pytest.mark.parametrize(
         "fragment", ["#task=none&x=&sort=nothing.up&off=,,", "#%3Cscript%3E", "#setting=7"]
