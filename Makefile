@@ -1,4 +1,4 @@
-# make bench            environment + the quick grid + its figures and tables
+# make bench            environment + the quick grid + its figures, tables and page
 # make bench GRID=paper the same for experiments/paper.toml
 GRID    ?= quick
 PYTHON  ?= python3
@@ -9,7 +9,7 @@ STAMP   := $(VENV)/.installed
 .PHONY: help env bench figures test test-faults check lint docs clean
 
 help:
-	@echo "make bench [GRID=quick]    install, run the grid, draw its figures and tables"
+	@echo "make bench [GRID=quick]    install, run the grid, draw its figures and tables, and its page"
 	@echo "make figures [GRID=quick]  redraw them from the stored results"
 	@echo "make test                  install and run the tests"
 	@echo "make check                 run the check grid afresh and compare it with its reference results"
@@ -29,6 +29,7 @@ $(STAMP): pyproject.toml constraints.txt
 bench: env
 	$(BIN)/shrinkbench-bert run $(GRID)
 	$(BIN)/shrinkbench-bert report $(GRID)
+	$(BIN)/shrinkbench-bert report $(GRID) --html plots/$(patsubst %.toml,%,$(notdir $(GRID)))/report.html
 
 figures: env
 	$(BIN)/shrinkbench-bert report $(GRID)

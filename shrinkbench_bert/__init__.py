@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from shrinkbench_bert.models import load_tokenizer as load_tokenizer
     from shrinkbench_bert.protocol import Protocol as Protocol
     from shrinkbench_bert.runner import run_grid as run_grid
+    from shrinkbench_bert.scoring import add_scores as add_scores
     from shrinkbench_bert.scoring import score as score
     from shrinkbench_bert.store import Result as Result
     from shrinkbench_bert.store import ResultStore as ResultStore
@@ -66,6 +67,7 @@ _HOME = {
     "Task": "tasks",
     "TwoOfFourStrategy": "strategy",
     "UserError": "errors",
+    "add_scores": "scoring",
     "apply_masks": "masks",
     "get_strategy": "strategy",
     "keep_fraction": "models",

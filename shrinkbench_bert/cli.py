@@ -142,13 +142,30 @@ def plan(grid: GridArgument, results: ResultsOption = Path("results"), set_: Set
 
 @app.command()
 def report(
-    grid: GridArgument,
+    grid: Annotated[
+        str,
+        typer.Argument(
+            metavar="GRID",
+            help="A TOML file, or the name of a grid that comes along, such as: quick; with --html also a "
+            "folder of results, or one with several grids below it.",
+        ),
+    ],
     results: ResultsOption = Path("results"),
     plots: Annotated[
         Path, typer.Option("--plots", metavar="DIR", help="Where figures and tables go.")
     ] = Path("plots"),
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="Write one interactive page here, and no figures and tables. It opens from disk.",
+        ),
+    ] = None,
 ) -> None:
-    """Draw a grid's figures and tables from its stored results alone."""
+    """Draw a grid's figures and tables from its stored results alone, or with --html one page of them."""
+    if html is not None:
+        _write_page(grid, results, plots, html)
+        return
     from shrinkbench_bert.report import write_report
 
     name = _name(grid)
@@ -160,6 +177,14 @@ def report(
         typer.echo(f"  {path}")
     if written.left_out:
         typer.echo(f"left out: {written.left_out}", err=True)
+
+
+def _write_page(grid: str, results: Path, plots: Path, path: Path) -> None:
+    from shrinkbench_bert.report.page import write_page
+
+    folder = _results_folder(grid, results)
+    cells = write_page(folder, plots, path)
+    typer.echo(f"page of {cells} cells of {folder}: {path}")
 
 
 @app.command()
@@ -350,6 +375,12 @@ def _name(grid: str) -> str:
     if not re.fullmatch(GRID_NAME, grid):
         raise UserError(f"no grid {grid!r}: give a .toml file, or a name of letters, digits, '.', '_', '-'")
     return grid
+
+
+def _results_folder(grid: str, results: Path) -> Path:
+    """The folder of a grid's results by its name, or else the folder that is given instead of a name."""
+    is_stored = re.fullmatch(GRID_NAME, grid) and (results / grid).is_dir()
+    return Path(grid) if Path(grid).is_dir() and not is_stored else results / _name(grid)
 
 
 _EXAMPLES = {"--set": "recipe.lr=3e-5", "--tolerance": "accuracy=0.02"}

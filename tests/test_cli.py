@@ -59,7 +59,7 @@ class TestHelp:
         [
             ("run", ["GRID", "--results", "--set", "recipe.lr=3e-5", "quick", "carries on", "exits with 2"]),
             ("plan", ["GRID", "--results", "--set", "cells", "estimated time", "quick"]),
-            ("report", ["GRID", "--results", "--plots", "figures and tables", "quick"]),
+            ("report", ["GRID", "--results", "--plots", "--html", "figures and tables", "quick"]),
             ("compare", ["BASELINE", "CANDIDATE", "accuracy=0.02", "--fail-on-improvement", "Exits with 0"]),
             ("strategies", ["--plugin", "equation", "scope"]),
         ],

@@ -18,12 +18,12 @@ from shrinkbench_bert import (
     Protocol,
     Signal,
     UserError,
+    add_scores,
     get_strategy,
     make_masks,
     register_strategy,
     score,
 )
-from shrinkbench_bert.scoring import add_scores
 
 Batch = dict[str, Tensor]
 Formula = Callable[[Tensor, Tensor, Tensor], Tensor]

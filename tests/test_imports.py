@@ -35,6 +35,7 @@ TORCHLESS = (
     "status",
     "report",
     "report.claims",
+    "report.page",
     "mini_glue",
 )
 

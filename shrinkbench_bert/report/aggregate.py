@@ -17,15 +17,16 @@ REFERENCES = ("dense", "baseline")
 _CELL = ["task", "strategy", "amount", "seed"]
 _POINT = ["task", "metric", "stage", "strategy", "amount", "requested"]
 _ROUNDS = ("head_scope", "head_rounds", "prune_rounds")  # the last is a column only where it is used
-_OF_THE_GRID = ("grid", "model", "layers", "source", "protocol", *_ROUNDS)
-_OF_THE_TASK = ("data_sha256", "model_sha256", "recipe")
-_IDENTITY = ("layers", "protocol", *_OF_THE_TASK, "formula_sha256", "tolerance", *_ROUNDS)
+OF_THE_GRID = ("grid", "model", "layers", "source", "protocol", *_ROUNDS)
+OF_THE_TASK = ("data_sha256", "model_sha256", "recipe")
+"""Columns in which all rows of a grid, or of one of its tasks, must agree to be averaged."""
+_IDENTITY = ("layers", "protocol", *OF_THE_TASK, "formula_sha256", "tolerance", *_ROUNDS)
 _APART = "move the others to a folder of their own"
 
 
 def check_one_grid(frame: pd.DataFrame, folder: str) -> None:
     """Raise UserError unless the rows may be averaged: one grid, one setting, no cell twice."""
-    for column in (column for column in _OF_THE_GRID if column in frame):
+    for column in (column for column in OF_THE_GRID if column in frame):
         values = frame[column].drop_duplicates().tolist()
         if len(values) > 1:
             raise UserError(f"results in {folder!r}: {column} = {values}: a report shows one only; {_APART}")
@@ -33,7 +34,7 @@ def check_one_grid(frame: pd.DataFrame, folder: str) -> None:
     if len(kinds) > 1:
         raise UserError(f"results in {folder!r}: some amounts are {kinds[0]}, others {kinds[1]}; {_APART}")
     for task, rows in frame.groupby("task"):
-        for column in _OF_THE_TASK:
+        for column in OF_THE_TASK:
             values = rows[column].drop_duplicates().tolist()
             if len(values) > 1:
                 raise UserError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from tabulate import tabulate
@@ -18,6 +19,16 @@ _NAMED = 3
 """Files or globs named of each point; the rest is counted."""
 
 
+@dataclass(frozen=True)
+class Checked:
+    """A point of the checklist and what was found of it, in words."""
+
+    title: str
+    met: bool
+    reasons: list[str]
+    files: str
+
+
 def describe_checklist(folder: Path, plots: Path) -> str:
     """Hold the results of a grid, or of several below a folder, against the twelve points.
 
@@ -25,17 +36,31 @@ def describe_checklist(folder: Path, plots: Path) -> str:
     has no results, and for a damaged result.
     """
     pairs = read_pairs(folder, plots)
-    everything = [path for pair in pairs for path in pair.files()]
-    rows, met = [], 0
-    for i, point in enumerate(POINTS, start=1):
-        findings = point.check(pairs)
-        is_met = all(finding.met for finding in findings)
-        met += is_met
-        title = f"{point.title} ({point.place})" if point.place else point.title
-        text = [*_reasons(findings), f"files: {_files(findings, everything)}"]
-        rows.append([str(i), _wrap([title], _POINT), "met" if is_met else "not met", _wrap(text, _FINDING)])
+    checked = check_points(pairs)
+    rows = [
+        [
+            str(i),
+            _wrap([point.title], _POINT),
+            "met" if point.met else "not met",
+            _wrap([*point.reasons, f"files: {point.files}"], _FINDING),
+        ]
+        for i, point in enumerate(checked, start=1)
+    ]
     table = tabulate(rows, headers=["", "point", "", "why, and by which files"], disable_numparse=True)
+    met = sum(point.met for point in checked)
     return "\n\n".join([_header(folder, pairs, met), table, *_notes(pairs)])
+
+
+def check_points(pairs: list[Pair]) -> list[Checked]:
+    """Hold results against the twelve points, in words."""
+    everything = [path for pair in pairs for path in pair.files()]
+    checked = []
+    for point in POINTS:
+        findings = point.check(pairs)
+        title = f"{point.title} ({point.place})" if point.place else point.title
+        is_met = all(finding.met for finding in findings)
+        checked.append(Checked(title, is_met, list(_reasons(findings)), _files(findings, everything)))
+    return checked
 
 
 def _header(folder: Path, pairs: list[Pair], met: int) -> str:

@@ -190,7 +190,7 @@ def _words(axes: Axes, points: pd.DataFrame, header: Header, task: Task, metric:
         fontweight="bold",
     )
     axes.annotate(
-        textwrap.fill(caption(points, task, stage), _WRAP),
+        textwrap.fill(caption(points, task, stage, dodged=True), _WRAP),
         (0, 0),
         (0, -6),
         xycoords=(axes.transAxes, axes.xaxis.label),
@@ -201,8 +201,11 @@ def _words(axes: Axes, points: pd.DataFrame, header: Header, task: Task, metric:
     )
 
 
-def caption(points: pd.DataFrame, task: Task, stage: str) -> str:
-    """Word what stands behind the points: seeds, error bars, examples, what is left out."""
+def caption(points: pd.DataFrame, task: Task, stage: str, *, dodged: bool = False) -> str:
+    """Word what stands behind the points: seeds, error bars, examples, what is left out.
+
+    `dodged`: whether the markers of one amount are set apart.
+    """
     lines = points[points["stage"] == stage]
     fewest, most = labels.seeds(lines)
     if most > 1:
@@ -219,7 +222,7 @@ def caption(points: pd.DataFrame, task: Task, stage: str) -> str:
     text.append(labels.undefined_label(lines))
     if references.loc[references["stage"] == "baseline", "mean"].isna().all():
         text.append(f"no line for the {labels.baseline_label(task)}, for which it is undefined")
-    if lines["strategy"].nunique() > 1:
+    if dodged and lines["strategy"].nunique() > 1:
         text.append("markers of one amount are set side by side")
     return "; ".join(part for part in text if part) + "."
 

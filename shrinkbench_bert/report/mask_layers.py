@@ -33,7 +33,7 @@ PAIRS = (
     Pair(12, "LayerGradCAMShift", "LayerSmoothGrad", 0.95, 0.95),
 )
 
-_LOOKS: dict[str, tuple[str, str, Dash]] = {
+LOOKS: dict[str, tuple[str, str, Dash]] = {
     "query": ("#0072B2", "o", SOLID),
     "key": ("#56B4E9", "s", SOLID),
     "value": ("#009E73", "^", SOLID),
@@ -41,6 +41,7 @@ _LOOKS: dict[str, tuple[str, str, Dash]] = {
     "intermediate": ("#D55E00", "D", LONG_DASHED),
     "output": ("#CC79A7", "P", LONG_DASHED),
 }
+"""Colour, marker and dash of every kind of tensor."""
 _LINE = 0.002
 """Half the height of a printed value that is no range."""
 
@@ -78,10 +79,20 @@ def draw_layers(iou: pd.DataFrame, header: Header, task: str, pair: Pair) -> Fig
     return figure
 
 
+def by_layer(part: pd.DataFrame, kind: str, of: str) -> pd.DataFrame:
+    """Average the IoU of one kind of tensor over seeds: `mean` and `std` by layer, counted from 0."""
+    return part[part["kind"] == kind].groupby("layer")[of].agg(["mean", "std"])
+
+
+def chance_by_layer(part: pd.DataFrame, of: str) -> pd.Series[float]:
+    """Average the IoU of independent masks, by layer."""
+    return part.groupby("layer")[f"{of}_chance"].mean()
+
+
 def _draw(axes: Axes, part: pd.DataFrame, of: str) -> None:
     for kind in KINDS:
-        own = part[part["kind"] == kind].groupby("layer")[of].agg(["mean", "std"])
-        color, marker, dash = _LOOKS[kind]
+        own = by_layer(part, kind, of)
+        color, marker, dash = LOOKS[kind]
         axes.errorbar(
             own.index.to_numpy() + 1,
             own["mean"].to_numpy(),
@@ -94,7 +105,7 @@ def _draw(axes: Axes, part: pd.DataFrame, of: str) -> None:
             capsize=1.5,
             label=kind,
         )
-    chance = part.groupby("layer")[f"{of}_chance"].mean()
+    chance = chance_by_layer(part, of)
     layers = chance.index.to_numpy() + 1
     axes.plot(layers, chance, color="black", linestyle=DASHED, linewidth=1.1, label="independent masks")
     axes.set_xticks(layers)

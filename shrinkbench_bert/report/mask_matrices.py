@@ -33,7 +33,7 @@ def draw_matrices(iou: pd.DataFrame, header: Header, task: str, of: str) -> Figu
     for row, statistic in zip(panels, ("mean", "min"), strict=True):
         for axes, amount in zip(row, columns, strict=True):
             part = per_pair[per_pair["amount"] == amount]
-            _draw(axes, _matrix(part, names, f"{of}_{statistic}", f"{of}_chance_{statistic}"))
+            _draw(axes, matrix(part, names, f"{of}_{statistic}", f"{of}_chance_{statistic}"))
             axes.set_title(f"{amount_title(amount, header)}: {statistic} over tensors", fontsize=SMALL)
             axes.set_xticks(range(len(names)), [str(i + 1) for i in range(len(names))])
             axes.set_yticks(range(len(names)), [""] * len(names))
@@ -42,7 +42,7 @@ def draw_matrices(iou: pd.DataFrame, header: Header, task: str, of: str) -> Figu
         figure,
         f"Fig. 9, {TASKS[task].title}: IoU of the {of} weights of two strategies",
         [
-            f"below the diagonal: IoU, {_seeds(per_pair, of)}",
+            f"below the diagonal: IoU, {spread_over_seeds(per_pair, of)}",
             "above it, in italics: what independent masks of the same densities would reach",
             "over weight matrices; biases are left out",
         ],
@@ -51,7 +51,7 @@ def draw_matrices(iou: pd.DataFrame, header: Header, task: str, of: str) -> Figu
     return figure
 
 
-def _matrix(part: pd.DataFrame, names: list[str], value: str, chance: str) -> Matrix:
+def matrix(part: pd.DataFrame, names: list[str], value: str, chance: str) -> Matrix:
     """IoU below the diagonal, chance above it, nothing on it."""
     matrix = np.full((len(names), len(names)), np.nan)
     means = part.groupby(["strategy_a", "strategy_b"], as_index=False)[[value, chance]].mean()
@@ -78,7 +78,8 @@ def _draw(axes: Axes, matrix: Matrix) -> None:
             )
 
 
-def _seeds(per_pair: pd.DataFrame, of: str) -> str:
+def spread_over_seeds(per_pair: pd.DataFrame, of: str) -> str:
+    """Say what a matrix is the mean of, and how far it varies."""
     seeds = per_pair["seed_a"].nunique()
     if seeds == 1:
         return "1 seed, no spread is known"

@@ -29,7 +29,7 @@ def plain(decided: Decided) -> str:
             if finding.task:
                 lines += _wrap(f"{finding.ours} ({finding.n})", "    ")
         blocks.append("\n".join(lines))
-    return "\n\n".join([*blocks, "\n".join(_wrap(f"{_count(decided)} {_NOTE}", ""))])
+    return "\n\n".join([*blocks, "\n".join(_wrap(summary(decided), ""))])
 
 
 def markdown(decided: Decided, setting: list[str]) -> str:
@@ -43,13 +43,14 @@ def markdown(decided: Decided, setting: list[str]) -> str:
     headers = ["claim", "place", "task", "ours [95 % interval]", "n", "verdict", "why"]
     table = tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True)
     where = " · ".join(setting).replace("_", r"\_")
-    return "\n\n".join(["# Claims", where, f"{_count(decided)} {_NOTE}", table]) + "\n"
+    return "\n\n".join(["# Claims", where, summary(decided), table]) + "\n"
 
 
-def _count(decided: Decided) -> str:
+def summary(decided: Decided) -> str:
+    """Count the verdicts, and say how to read the numbers."""
     verdicts = [finding.verdict for _, findings in decided for finding in findings]
     parts = [f"{verdicts.count(v)} {v}" for v in ("supported", "contradicted", "not decidable")]
-    return f"{len(decided)} claims, {len(verdicts)} findings: {', '.join(parts)}."
+    return f"{len(decided)} claims, {len(verdicts)} findings: {', '.join(parts)}. {_NOTE}"
 
 
 def _wrap(text: str, first: str, then: str | None = None) -> list[str]:

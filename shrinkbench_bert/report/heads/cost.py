@@ -54,13 +54,19 @@ def draw_cost(frame: pd.DataFrame, latencies: pd.DataFrame, header: HeadsHeader)
     return figure
 
 
-def _counted(axes: Axes, frame: pd.DataFrame) -> None:
+def counted_cost(frame: pd.DataFrame) -> dict[str, pd.Series[float]]:
+    """What is left of the dense model's parameters and multiply-adds, by the fraction of heads removed."""
     by_fraction = frame.groupby("requested_heads")
-    lines = {
-        "parameters": (1 / by_fraction["compression"].mean(), "#0072B2", "o", "-"),
-        "multiply-adds": (1 / by_fraction["theoretical_speedup"].mean(), "#D55E00", "s", "--"),
+    return {
+        "parameters": 1 / by_fraction["compression"].mean(),
+        "multiply-adds": 1 / by_fraction["theoretical_speedup"].mean(),
     }
-    for label, (values, color, marker, dash) in lines.items():
+
+
+def _counted(axes: Axes, frame: pd.DataFrame) -> None:
+    looks = {"parameters": ("#0072B2", "o", "-"), "multiply-adds": ("#D55E00", "s", "--")}
+    for label, values in counted_cost(frame).items():
+        color, marker, dash = looks[label]
         axes.plot(
             values.index, values, label=label, color=color, marker=marker, linestyle=dash, markersize=4.5
         )

@@ -25,7 +25,7 @@ def draw_maps(results: list[Result], header: HeadsHeader, task: Task) -> Figure:
     """Draw each strategy's scores, and how often it removes each head at the fraction nearest to 50 %."""
     names = order(result.cell.strategy for result in results)
     fraction = nearest_to_paper({r.cell.heads for r in results if r.cell.heads is not None})
-    scores = {name: _scores(results, name) for name in names}
+    scores = {name: head_scores(results, name) for name in names}
     layers, heads = next(iter(scores.values())).shape[1:]
     with mpl.rc_context({**RC, "axes.grid": False}):
         figure = new_figure(7.2, (0.62 + 0.135 * layers) * len(names) + 0.7)
@@ -36,7 +36,7 @@ def draw_maps(results: list[Result], header: HeadsHeader, task: Task) -> Figure:
             shown = (mean - low) / (high - low) if high > low else np.full_like(mean, 0.5)
             scored = _map(left, shown, "cividis")
             left.set_title(f"{name}: {low:.3g} to {high:.3g}", fontsize=SMALL + 0.5, loc="left")
-            removed = _map(right, _removed(results, name, fraction, (layers, heads)), "Greys")
+            removed = _map(right, removed_share(results, name, fraction, (layers, heads)), "Greys")
             right.set_title(f"removed at {header.amount(fraction)}", fontsize=SMALL + 0.5, loc="left")
             left.set_ylabel("layer", fontsize=SMALL)
         for axes in panels[-1]:
@@ -68,13 +68,13 @@ def _map(axes: Axes, values: Array, colors: str) -> AxesImage:
     return image
 
 
-def _scores(results: list[Result], strategy: str) -> Array:
+def head_scores(results: list[Result], strategy: str) -> Array:
     """(seeds, layers, heads); one result of each seed, as all amounts share their scores."""
     by_seed = {r.cell.seed: r.heads.scores for r in results if r.cell.strategy == strategy and r.heads}
     return np.asarray([by_seed[seed] for seed in sorted(by_seed)], np.float64)
 
 
-def _removed(results: list[Result], strategy: str, fraction: float, shape: tuple[int, int]) -> Array:
+def removed_share(results: list[Result], strategy: str, fraction: float, shape: tuple[int, int]) -> Array:
     """The share of seeds in which each head is removed: (layers, heads)."""
     chosen = [
         r.heads.removed
@@ -88,10 +88,10 @@ def _removed(results: list[Result], strategy: str, fraction: float, shape: tuple
     return share
 
 
-def draw_correlation(results: list[Result], header: HeadsHeader, task: Task) -> Figure:
-    """Draw Spearman's rank correlation between the head scores of every two strategies."""
+def correlations(results: list[Result]) -> tuple[list[str], Array]:
+    """Correlate (Spearman) the head scores of every two strategies: their names, (seeds, names, names)."""
     names = order(result.cell.strategy for result in results)
-    scores = {name: _scores(results, name) for name in names}
+    scores = {name: head_scores(results, name) for name in names}
     seeds = min(len(of_strategy) for of_strategy in scores.values())
     each = np.ones((seeds, len(names), len(names)))
     for k in range(seeds):
@@ -99,6 +99,13 @@ def draw_correlation(results: list[Result], header: HeadsHeader, task: Task) -> 
             for j, b in enumerate(names):
                 if i != j:
                     each[k, i, j] = spearmanr(scores[a][k].ravel(), scores[b][k].ravel()).statistic
+    return names, each
+
+
+def draw_correlation(results: list[Result], header: HeadsHeader, task: Task) -> Figure:
+    """Draw Spearman's rank correlation between the head scores of every two strategies."""
+    names, each = correlations(results)
+    seeds = len(each)
     with mpl.rc_context({**RC, "axes.grid": False}):
         size = 0.78 * len(names)
         figure = new_figure(size + 2.2, size + 1.0)
@@ -123,7 +130,7 @@ def draw_correlation(results: list[Result], header: HeadsHeader, task: Task) -> 
         axes.set_yticks(range(len(names)), names)
         axes.tick_params(length=0)
         figure.colorbar(image, ax=axes, shrink=0.75, label="Spearman's rank correlation")
-        heads = scores[names[0]][0].size
+        heads = head_scores(results, names[0])[0].size
         spread = "mean \N{PLUS-MINUS SIGN} sample standard deviation of " if seeds > 1 else ""
         note = f"Scores of the dense model's {heads} heads; {spread}{labels.counted(seeds, 'seed')}."
         entitle(figure, f"{task.title}: how far the head scores agree", header, note)
