@@ -6,7 +6,7 @@ VENV    := .venv
 BIN     := $(VENV)/bin
 STAMP   := $(VENV)/.installed
 
-.PHONY: help env bench figures test test-faults check lint docs clean
+.PHONY: help env bench figures test test-faults benchmark check lint docs clean
 
 help:
 	@echo "make bench [GRID=quick]    install, run the grid, draw its figures and tables, and its page"
@@ -14,6 +14,7 @@ help:
 	@echo "make test                  install and run the tests"
 	@echo "make check                 run the check grid afresh and compare it with its reference results"
 	@echo "make test-faults           the long fault tests, some minutes"
+	@echo "make benchmark [SOURCE=..]  measure scoring, training, masks and reports against the usual ways"
 	@echo "make lint                  ruff and mypy"
 	@echo "make docs                  build the documentation into site/, links checked"
 
@@ -46,6 +47,11 @@ check: env
 # Every kill, full disk and lost worker of docs/robustness.md, as often as it says.
 test-faults: env
 	$(BIN)/pytest -m 'faults or not faults' tests/test_faults.py tests/test_executors.py tests/test_fuzz.py
+
+# Ratios on this machine; let nothing else run meanwhile. SOURCE: a folder or hub id with SST-2.
+SOURCE  ?= mini-glue
+benchmark: env
+	$(BIN)/python tests/benchmarks/run.py --source $(SOURCE)
 
 lint: env
 	$(BIN)/ruff check .

@@ -74,7 +74,8 @@ def score(
     with untouched(model, parameters):
         for scorer in scorers:
             if not scorer.strategy.needs and first == 0:
-                scorer.add({name: Signals(p.detach()) for name, p in parameters.items()})
+                for name, parameter in parameters.items():
+                    scorer.add(name, Signals(parameter.detach()))
         limit = max((scorer.limit for scorer in scorers), default=0)
         for i, batch in islice(enumerate(batches), first, limit, parts):
             clean = [s for s in scorers if i < s.limit and not s.strategy.smooth]
@@ -90,8 +91,9 @@ def score(
                     for need, values in measure(needs, model, batch, task, protocol, seed, i).items():
                         for name, value in values.items():
                             signals[name].more[need] = value
-                    for scorer in sharing:
-                        scorer.add(signals)
+                    for name, signal in signals.items():  # one after the other, while it is in the cache
+                        for scorer in sharing:
+                            scorer.add(name, signal)
     if parts > 1:
         return {scorer.name: scorer.sums for scorer in scorers if scorer.sums}
     return {scorer.name: scorer.finish() for scorer in scorers}
@@ -172,33 +174,33 @@ class _Scorer:
         return protocol.clean_batches
 
     @torch.no_grad()
-    def add(self, signals: Mapping[str, Signals]) -> None:
-        for name, signal in signals.items():
-            random = generator(self.seed, "score", self.name, name)
-            versions = signal.versions
-            try:
-                value = self.strategy.score(signal.shown_to(self.strategy, name, random))
-            except UserError as error:
-                raise UserError(f"strategy {self.name!r}: {error}") from error
-            except Exception as error:
-                raise UserError(
-                    f"strategy {self.name!r}: score() of {name!r} raised {type(error).__name__}: {error}"
-                ) from error
-            if signal.versions != versions:
-                raise UserError(
-                    f"strategy {self.name!r}: score() of {name!r} changes a signal in place; copy it first"
-                )
-            if not isinstance(value, Tensor) or value.shape != signal.weight.shape:
-                found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-                raise UserError(
-                    f"strategy {self.name!r}: score() of {name!r} returned {found}, expected a tensor "
-                    f"of shape {tuple(signal.weight.shape)}"
-                )
-            value = value.to(signal.weight)
-            if name in self.sums:
-                self.sums[name] += value
-            else:
-                self.sums[name] = value.clone()
+    def add(self, name: str, signal: Signals) -> None:
+        """Add what one batch says about one parameter."""
+        random = generator(self.seed, "score", self.name, name)
+        versions = signal.versions
+        try:
+            value = self.strategy.score(signal.shown_to(self.strategy, name, random))
+        except UserError as error:
+            raise UserError(f"strategy {self.name!r}: {error}") from error
+        except Exception as error:
+            raise UserError(
+                f"strategy {self.name!r}: score() of {name!r} raised {type(error).__name__}: {error}"
+            ) from error
+        if signal.versions != versions:
+            raise UserError(
+                f"strategy {self.name!r}: score() of {name!r} changes a signal in place; copy it first"
+            )
+        if not isinstance(value, Tensor) or value.shape != signal.weight.shape:
+            found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise UserError(
+                f"strategy {self.name!r}: score() of {name!r} returned {found}, expected a tensor "
+                f"of shape {tuple(signal.weight.shape)}"
+            )
+        value = value.to(signal.weight)
+        if name in self.sums:
+            self.sums[name] += value
+        else:
+            self.sums[name] = value.clone()
 
     def finish(self) -> Scores:
         if not self.sums:
@@ -253,7 +255,7 @@ def observe(
     tokens = batch.get("attention_mask", torch.ones_like(batch["input_ids"]))
     activations = _MeanActivations(linears, tokens, protocol)
     inputs = {key: value for key, value in batch.items() if key != "labels"}
-    gradients = [torch.zeros_like(p) for p in parameters.values()]
+    gradients: list[Tensor] = []
 
     with ExitStack() as hooks:
         if not dropout:
@@ -264,10 +266,12 @@ def observe(
         for _ in range(passes):
             logits = model(**inputs).logits
             loss = objective.loss(task, logits, batch["labels"], protocol.regression_loss)
-            found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+            found = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)
+            if not gradients:
+                gradients = [g * (1 / passes) for g in found] if passes > 1 else list(found)
+                continue
             for total, gradient in zip(gradients, found, strict=True):
-                if gradient is not None:
-                    total.add_(gradient, alpha=1 / passes)
+                total.add_(gradient, alpha=1 / passes)
     model.eval()
     if dropout:
         with activations.recording(), torch.no_grad():

@@ -13,8 +13,13 @@ from shrinkbench_bert import Grid, ResultStore, UserError, apply_masks, make_mas
 from shrinkbench_bert.latency import measure_grid
 from shrinkbench_bert.models import prunable_parameters
 from shrinkbench_bert.protocol import Protocol
+from shrinkbench_bert.report import write_report
+from shrinkbench_bert.report.labels import TIMES
+from shrinkbench_bert.report.speedup import speedup
 from shrinkbench_bert.sparse import CsrLinear, sparse_weights
-from shrinkbench_bert.timings import load_latencies, load_sparse_latencies
+from shrinkbench_bert.timings import Timing, load_latencies, load_sparse_latencies
+
+PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 
 
 @pytest.mark.parametrize("kind", ["bert", "distilbert", "roberta", "electra"])
@@ -94,3 +99,21 @@ def test_what_is_stored_of_a_grid_of_weights(finished) -> None:
         assert {t.variant for t in latency.timings} == {"dense", "csr"}
         assert {(t.batch, t.length) for t in latency.timings} == {(1, 32), (32, 32), (1, 128), (32, 128)}
     assert load_latencies(store) == []
+
+
+def test_the_report_shows_theory_next_to_what_was_measured(finished, tmp_path: Path) -> None:
+    _, store = finished
+    write_report(store, tmp_path)
+    lines = (tmp_path / "speedup.md").read_text().splitlines()
+    rows = [line for line in lines if line.startswith(("| 50 %", "| 10 %", "| 10.1 %"))]
+    assert len(rows) == 2
+    for row, latency in zip(rows, load_sparse_latencies(store), strict=True):
+        assert f"| {latency.theoretical_speedup:.2f}{TIMES} " in row
+        assert row.count(PLUS_MINUS) == 4
+
+
+def test_a_speedup_by_hand() -> None:
+    dense = Timing(variant="dense", batch=1, length=32, median=10.0, iqr=0.3, runs=9)
+    sparse = Timing(variant="csr", batch=1, length=32, median=20.0, iqr=0.8, runs=9)
+    # 3 % and 4 % of spread make 5 % of 0.5.
+    assert speedup(dense, sparse) == f"0.50{TIMES} {PLUS_MINUS} 0.03"

@@ -25,9 +25,10 @@ from shrinkbench_bert.report.heads import write_heads_report
 from shrinkbench_bert.report.heads.header import HeadsHeader
 from shrinkbench_bert.report.labels import Header
 from shrinkbench_bert.report.mask_figures import mask_figures
+from shrinkbench_bert.report.speedup import speedup_table
 from shrinkbench_bert.report.tables import write_tables
 from shrinkbench_bert.store import Result, ResultStore, write_atomically
-from shrinkbench_bert.timings import load_latencies
+from shrinkbench_bert.timings import load_latencies, load_sparse_latencies
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,9 @@ def write_report(store: ResultStore, plots: Path) -> Report:
         *write_evidence(samples(results), header, plots),
         claims,
     ]
+    if sparse := load_sparse_latencies(store):
+        paths.append(plots / "speedup.md")
+        write_atomically(paths[-1], speedup_table(sparse, header.parts()).encode())
     return Report(paths, _left_out(found, results))
 
 
