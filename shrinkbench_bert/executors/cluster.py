@@ -65,6 +65,9 @@ class LocalWorkers:
         self, groups: Iterable[list[Cell]], site: Site, progress: Progress
     ) -> Generator[tuple[Cell, Outcome]]:
         """As `Executor.run`."""
+        groups = list(groups)
+        if not groups:
+            return  # processes take seconds to start
         site = replace(site, threads=self.threads or max(1, (os.cpu_count() or 1) // self.workers))
         with (
             self.cluster() as cluster,
