@@ -182,6 +182,10 @@ def report(
 def _write_page(grid: str, results: Path, plots: Path, path: Path) -> None:
     from shrinkbench_bert.report.page import write_page
 
+    if path.is_dir():
+        raise UserError(
+            f"--html {str(path)!r} is a folder: give the name of a file in it, such as report.html"
+        )
     folder = _results_folder(grid, results)
     cells = write_page(folder, plots, path)
     typer.echo(f"page of {cells} cells of {folder}: {path}")

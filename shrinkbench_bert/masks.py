@@ -53,6 +53,8 @@ def make_masks(
         if torch.isnan(score).any():
             raise UserError(f"score of {name!r} holds NaN, which has no rank: mend its formula")
     if within is not None:
+        if {name: m.shape for name, m in within.items()} != {name: s.shape for name, s in scores.items()}:
+            raise UserError("within: one mask per score, of its shape, is expected")
         scores = {name: score.masked_fill(~within[name], -math.inf) for name, score in scores.items()}
         masks = make_masks(scores, keep, scope, ties=ties)
         return {name: mask & within[name] for name, mask in masks.items()}

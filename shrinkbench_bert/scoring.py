@@ -39,7 +39,7 @@ def score(
     task: str | Task,
     protocol: str | Protocol = "sound",
     seed: int = 0,
-    part: tuple[int, int] = (0, 1),
+    part: tuple[int, int] | None = None,
     **overrides: Any,
 ) -> dict[str, Scores]:
     """Score every prunable parameter with every strategy, in one pass over the batches.
@@ -52,13 +52,14 @@ def score(
         task: decides the loss.
         protocol: `paper`, `released`, `sound`, or a Protocol.
         seed: of noise, dropout and random scores.
-        part: (i, n) scores batches i, i + n, i + 2n, ... alone, for `add_scores` to add up the n parts.
-            A strategy that none of them concerns is left out; one that needs no data is in part 0.
+        part: (i, n) sums up batches i, i + n, i + 2n, ... alone, for `add_scores` to make scores of the n
+            parts. A strategy that none of them concerns is left out; one that needs no data is in part 0.
         **overrides: fields of the protocol, e.g. `eta=5`.
 
     Returns:
         strategy -> parameter name as in `model.named_parameters()` -> scores of the
-        parameter's shape, dtype and device: the sum over batches of the strategy's formula.
+        parameter's shape, dtype and device: the sum over batches of the strategy's formula, and what its
+        `finish` makes of it.
 
     Raises:
         UserError: an unknown name, no batches for a strategy that needs them, or a strategy whose
@@ -67,7 +68,7 @@ def score(
     protocol = Protocol.named(protocol, **overrides)
     task = get_task(task)
     parameters = prunable_parameters(model, protocol)
-    first, parts = part
+    first, parts = part or (0, 1)
     if not 0 <= first < parts:
         raise UserError(f"part = {part!r}: (i, n) with 0 <= i < n is expected")
     scorers = [_Scorer(name, protocol, seed) for name in strategies]
@@ -94,7 +95,7 @@ def score(
                     for name, signal in signals.items():  # one after the other, while it is in the cache
                         for scorer in sharing:
                             scorer.add(name, signal)
-    if parts > 1:
+    if part is not None:
         return {scorer.name: scorer.sums for scorer in scorers if scorer.sums}
     return {scorer.name: scorer.finish() for scorer in scorers}
 

@@ -36,7 +36,7 @@ from shrinkbench_bert.models import (
 from shrinkbench_bert.preflight import cell_keep
 from shrinkbench_bert.scoring import Scores, add_scores, score
 from shrinkbench_bert.seeding import generator
-from shrinkbench_bert.store import Evaluation, ResultStore, Training
+from shrinkbench_bert.store import Evaluation, ResultStore, Training, remove_leftovers
 from shrinkbench_bert.strategy import get_strategy
 from shrinkbench_bert.tensor_file import TensorFile, read_tensors, write_tensors
 from shrinkbench_bert.training import Moments, evaluate, fine_tune
@@ -140,7 +140,9 @@ class Stages:
             self._score()
         if self.store:
             for part in range(self.cell.score_parts or 0):
-                part_path(self.store, self.cell, part).unlink(missing_ok=True)
+                path = part_path(self.store, self.cell, part)
+                path.unlink(missing_ok=True)
+                remove_leftovers(path)
 
     def prepare_part(self, part: int) -> None:
         """Do one part of the scoring pass now, and store it, unless the masks are there already."""
@@ -290,7 +292,7 @@ class Stages:
             write_tensors(path, TensorFile(pack(masks), {}), self._digest(cell))
         return masks
 
-    def _scores(self, cells: Sequence[Cell], part: tuple[int, int] = (0, 1)) -> dict[str, Scores]:
+    def _scores(self, cells: Sequence[Cell], part: tuple[int, int] | None = None) -> dict[str, Scores]:
         """The scores of some cells' strategies, each at the weights that it asks for."""
         _ = self.data  # its seconds are not scoring's
         weights = {"dense": self.dense.weights, "initial": self.initial}
@@ -303,7 +305,7 @@ class Stages:
         return scores
 
     def _score_weights(
-        self, model: PreTrainedModel, strategies: Sequence[str], part: tuple[int, int] = (0, 1)
+        self, model: PreTrainedModel, strategies: Sequence[str], part: tuple[int, int] | None = None
     ) -> dict[str, Scores]:
         cell, batches = self.cell, self._scoring_batches()
         return score(
@@ -337,8 +339,8 @@ class Stages:
             if missing:
                 scores = self.score_heads(self.load(self.dense.weights), _strategies(missing))
                 self._head_scores |= scores
-                for c in missing if self.store else ():
-                    self._write_head_scores(c, scores[c.strategy])
+                for strategy, c in {c.strategy: c for c in missing if self.store}.items():
+                    self._write_head_scores(c, scores[strategy])
         return self._head_scores[cell.strategy]
 
     def _write_head_scores(self, cell: Cell, scores: HeadScores) -> None:

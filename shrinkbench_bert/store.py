@@ -158,7 +158,8 @@ class Result(_Block):
     dense: Evaluation
     """The fine-tuned, unpruned model."""
     before_retraining: Evaluation
-    """The dense model with the mask applied, and nothing trained since."""
+    """The dense model with the mask applied, and nothing trained since; of several rounds, the model that the
+    round before left, with the last mask applied."""
     after_retraining: Evaluation
     """The ticket after fine-tuning under the mask."""
     dense_training: Training

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from shrinkbench_bert.protocol import Protocol
 
+At = Literal["dense", "initial"]
 Scope = Literal["layer", "global", "2:4", "heads"]
 
 
@@ -181,7 +182,7 @@ class Strategy(ABC):
     needs: ClassVar[Need] = Need.NOTHING
     smooth: ClassVar[bool] = False
     """Average signals over `eta` passes with noise added to the Linears' outputs (eqs. 8 and 9)."""
-    at: ClassVar[Literal["dense", "initial"]] = "dense"
+    at: ClassVar[At] = "dense"
     """The weights that a grid scores: the fine-tuned ones, or those before fine-tuning."""
 
     @abstractmethod
@@ -270,6 +271,13 @@ def register_strategy(cls: S) -> S:
     if cls.smooth and cls.needs & ~(Need.GRADIENT | Need.ACTIVATION):
         raise UserError(
             f"strategy {cls.__name__!r}: smooth = True averages the gradient and the activation alone"
+        )
+    if cls.at not in get_args(At):
+        raise UserError(f"strategy {cls.__name__!r}: at = {cls.at!r} (accepted: {', '.join(get_args(At))})")
+    if cls.scope == "heads" and (cls.smooth or cls.at != "dense" or cls.finish is not Strategy.finish):
+        raise UserError(
+            f"strategy {cls.__name__!r}: heads are scored at the dense weights and without noise; leave out "
+            "at, smooth and finish (there is overall)"
         )
     if inspect.isabstract(cls):
         raise UserError(f"strategy {cls.__name__!r}: define score(self, s)")

@@ -341,6 +341,16 @@ class TestNegligible:
         assert found[1].ours == "C at 50 % of the heads removed: costs 10.0 points [10.0, 10.0]"
         assert found[1].n == "3 seeds, 200 examples"
 
+    def test_the_dense_model_is_that_of_the_strategys_seeds(self) -> None:
+        sample = of_heads({"A": 0.205})
+        sample.losses[DENSE][2] = sample.losses[DENSE][2] + 0.6  # a third seed that is far off
+        del sample.losses["A"][2]
+        assert only(heads.negligible(self.test, evidence(sample))).verdict == "contradicted"
+
+    def test_a_regression_has_no_points(self) -> None:
+        sample = replace(of_heads({"A": 0.2}), task="stsb")
+        assert only(heads.negligible(self.test, evidence(sample))).task == ""
+
     def test_weights_are_no_heads(self) -> None:
         assert only(heads.negligible(self.test, evidence(make_sample({"A": 0.5}, keep=0.5)))).task == ""
 

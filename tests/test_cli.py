@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 from results_factory import make_result
+from typer.testing import CliRunner
 
-from shrinkbench_bert import Grid, Need, ResultStore, cli, get_strategy, runner, strategy_names
+from shrinkbench_bert import Grid, Need, ResultStore, UserError, cli, get_strategy, runner, strategy_names
 from shrinkbench_bert.fingerprints import fingerprints
 from shrinkbench_bert.store import digest
 
@@ -214,3 +215,9 @@ class TestNames:
         )
         assert code == 0, err
         assert "figures" in out
+
+
+def test_a_page_needs_a_file_not_a_folder(tmp_path: Path) -> None:
+    done = CliRunner().invoke(cli.app, ["report", str(tmp_path), "--html", str(tmp_path)])
+    assert isinstance(done.exception, UserError)
+    assert "is a folder: give the name of a file in it" in str(done.exception)

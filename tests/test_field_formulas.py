@@ -424,7 +424,7 @@ def test_the_model_is_left_as_it_was_after_an_exception_in_a_forward(make_model,
 @pytest.mark.parametrize(
     ("finished", "message"),
     [
-        (lambda total: total.sum(), r"'Finishing': finish\(\) of '.*' returned \(\)"),
+        (lambda total: total.sum(), r"'Finishing': the score of '.*', made by finish\(\), has shape \(\)"),
         (lambda total: total * math.nan, r"'Finishing': the score of '.*' is NaN"),
     ],
 )

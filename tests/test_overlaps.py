@@ -214,3 +214,23 @@ class TestSimilarity:
         assert found["kept_mean"].item() == pytest.approx(pair["kept"].mean())
         assert found["kept_min"].item() == pair["kept"].min()
         assert found["pruned_chance_min"].item() == pair["pruned_chance"].min()
+
+
+def test_results_of_two_models_have_each_their_own_size(tmp_path: Path) -> None:
+    """As on a page of a folder that mixes them; the tensors have the same names."""
+    store = ResultStore(tmp_path)
+    found = []
+    for seed, width in ((0, 8), (1, 20)):
+        for strategy in ("LayerMagWeight", "LayerMagGrad"):
+            masks = {"encoder.layer.0.output.dense.weight": torch.ones(4, width, dtype=torch.bool)}
+            bits = pack(masks)
+            shapes = {name: tuple(mask.shape) for name, mask in masks.items()}
+            result = make_result(strategy=strategy, seed=seed).model_copy(
+                update={"masks": MaskFile(sha256=tensors_digest(bits), shapes=shapes)}
+            )
+            store.save(result)
+            write_tensors(store.mask_path(result.cell), TensorFile(bits, {}), "anything")
+            found.append(result)
+    counts = overlaps(store, found).counts
+    assert dict(zip(counts["seed_a"], counts["n"], strict=True)) == {0: 32, 1: 80}
+    assert (counts["both"] == counts["n"]).all()

@@ -142,6 +142,27 @@ def test_a_class_without_scope_is_refused():
 # ---- plugins -----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("base", "attribute", "message"),
+    [
+        ("LayerStrategy", "at = 'pretrained'", r"at = 'pretrained' \(accepted: dense, initial\)"),
+        ("HeadStrategy", "at = 'initial'", "heads are scored at the dense weights"),
+        ("HeadStrategy", "smooth = True", "heads are scored at the dense weights and without noise"),
+        ("HeadStrategy", "finish = lambda self, total: total", "there is overall"),
+    ],
+)
+def test_what_would_be_ignored_is_refused(
+    tmp_path: Path, own_registry, base: str, attribute: str, message: str
+):
+    tmp_path.joinpath("odd.py").write_text(
+        f"from shrinkbench_bert import {base}, register_strategy\n"
+        f"@register_strategy\nclass Odd({base}):\n    {attribute}\n"
+        "    def score(self, s):\n        return s.weight\n"
+    )
+    with pytest.raises(UserError, match=message):
+        load_plugin("odd.py", tmp_path)
+
+
 def test_a_plugin_is_found_beside_the_grid_or_by_its_full_path(tmp_path: Path):
     plugin(tmp_path / "grids", "Beside", SCORE, file="beside.py", base="GlobalStrategy")
     load_plugin("beside.py", tmp_path / "grids")

@@ -129,14 +129,20 @@ def _write(store: ResultStore, rows: list[Row]) -> None:
 
 
 def _long(rows: list[Row], results: Sequence[Result]) -> pd.DataFrame:
-    sizes = {name: prod(shape) for r in results for name, shape in _manifest(r).shapes.items()}
+    of_mask = ["amount", "task", "strategy", "seed", "tensor"]
+    sizes = {  # a page holds results of several models
+        (r.cell.amount, r.cell.task, r.cell.strategy, r.cell.seed, name): prod(shape)
+        for r in results
+        for name, shape in _manifest(r).shapes.items()
+    }
+    tensors = list(dict.fromkeys(name for *_, name in sizes))
     fields = [key for key in _KEY if not key.startswith("masks")]
-    wide = pd.DataFrame(rows, columns=[*_KEY, *sizes])
-    long = wide.melt(_KEY, list(sizes), "tensor", "both").dropna(subset="both")
-    long["n"] = long["tensor"].map(sizes)
+    wide = pd.DataFrame(rows, columns=[*_KEY, *tensors])
+    long = wide.melt(_KEY, tensors, "tensor", "both").dropna(subset="both")
+    places = long[["amount", "task_a", "strategy_a", "seed_a", "tensor"]]
+    long["n"] = [sizes[place] for place in places.itertuples(index=False, name=None)]
     itself = (long["task_a"] == long["task_b"]) & (long["strategy_a"] == long["strategy_b"])
     itself &= long["seed_a"] == long["seed_b"]
-    of_mask = ["amount", "task", "strategy", "seed", "tensor"]
     alone = long[itself].rename(columns=lambda name: name.removesuffix("_a"))
     kept = alone.set_index(of_mask)["both"]
     for side in ("a", "b"):

@@ -202,9 +202,13 @@ def drive(
             while ready or out:
                 while ready and len(out) < 2 * max(1, len(client.nthreads())):
                     job = ready.popleft()
+                    if job.piece is Piece.PART and not failed.isdisjoint(job.cells):
+                        continue  # another part has failed, and with it all of them
                     future = client.submit(do, site, job, pure=False, resources=resources or None)
                     out[future] = job
                     completed.add(future)
+                if not out:
+                    continue
                 future = next(completed)
                 job = out.pop(future)
                 outcome = _outcome(future, job, site)

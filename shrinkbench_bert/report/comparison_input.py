@@ -18,8 +18,8 @@ from shrinkbench_bert.report.comparison_points import Key, Point, Quantity, Read
 from shrinkbench_bert.store import Result, ResultStore, flatten
 
 STAGES = ("dense", "before_retraining", "after_retraining")
-_NO_SETTINGS = {"task", "strategy", "keep", "compression", "heads", "seed", "source", "model"}
-"""Fields of a cell that are its key, or that name what fingerprints identify."""
+_NO_SETTINGS = {"task", "strategy", "keep", "compression", "heads", "seed", "source", "model", "score_parts"}
+"""Fields of a cell that are its key, that name what fingerprints identify, or that move last digits only."""
 _NUMBERS = ("mean", "sd", "n_seeds", "keep", "layers", "tolerance")
 _WORDS = (
     *("task", "metric", "stage", "strategy", "amount"),

@@ -26,13 +26,30 @@ class Header:
     source: str
     protocol: str
     by_compression: bool
+    scope: str | None = None
+    """Of heads: `layer`, or None."""
+    rounds: int | None = None
+    """In which it was pruned; None for one shot."""
 
     @classmethod
     def of(cls, frame: pd.DataFrame, by_compression: bool) -> Self:
         """Read it from the first row of a checked frame."""
         row: dict[Any, Any] = frame.iloc[0].to_dict()
-        layers = None if pd.isna(row["layers"]) else int(row["layers"])
-        return cls(row["grid"], row["model"], layers, row["source"], row["protocol"], by_compression)
+        found = {key: value for key, value in row.items() if not pd.isna(value)}
+        layers, rounds = (
+            None if value is None else int(value)
+            for value in (found.get("layers"), found.get("prune_rounds", found.get("head_rounds")))
+        )
+        return cls(
+            row["grid"],
+            row["model"],
+            layers,
+            row["source"],
+            row["protocol"],
+            by_compression,
+            found.get("head_scope"),
+            rounds,
+        )
 
     def parts(self) -> list[str]:
         """Say it in words, one phrase each."""
@@ -41,6 +58,8 @@ class Header:
             f"model {model_label(self.model, self.layers)}",
             f"protocol {self.protocol}",
             f"data {source_label(self.source)}",
+            *(["the same share of every layer"] if self.scope else []),
+            *([f"pruned in {self.rounds} rounds"] if self.rounds else []),
         ]
 
     def amount(self, requested: float) -> str:

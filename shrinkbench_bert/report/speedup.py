@@ -18,8 +18,8 @@ def speedup_table(latencies: list[SparseLatency], setting: list[str]) -> str:
         "Theory: dense multiply-adds over those left if every pruned weight were skipped. Measured: median "
         "time of the dense model over that of the model whose kept weights lie in compressed sparse rows "
         f"(torch.sparse_csr), by batch {TIMES} tokens; {_PLUS_MINUS}: the interquartile ranges of both, "
-        f"added in quadrature. Below 1{TIMES} sparsity costs time. The densities are those of one stored cell per "
-        "amount, tensor by tensor; which weights are kept was drawn at random."
+        f"added in quadrature. Below 1{TIMES} sparsity costs time. The densities are those of one stored "
+        "cell per amount, tensor by tensor; which weights are kept was drawn at random."
     )
     rows = []
     for latency in latencies:

@@ -32,7 +32,7 @@ from shrinkbench_bert.store import digest
 from shrinkbench_bert.strategy import strategy_names
 from shrinkbench_bert.work import Site
 
-SEEDS = 25
+SEEDS = 50
 
 
 def stub(example: str, seconds: float) -> None:
@@ -49,11 +49,11 @@ def stub(example: str, seconds: float) -> None:
 
 
 def make_grid(cells: int, folder: Path) -> Grid:
-    """Two tasks, ten strategies, 25 seeds, and as many amounts as it takes."""
-    amounts = cells // (2 * 10 * SEEDS)
+    """One task, ten strategies, 50 seeds, and as many amounts as it takes."""
+    amounts = cells // (10 * SEEDS)
     path = folder / "scale.toml"
     path.write_text(f"""
-        tasks = ["sst2", "stsb"]
+        tasks = ["sst2"]
         strategies = {strategy_names("weights")[:10]}
         seeds = {list(range(SEEDS))}
         keep = {[round(0.05 + 0.9 * i / amounts, 6) for i in range(amounts)]}

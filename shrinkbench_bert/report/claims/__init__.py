@@ -58,9 +58,10 @@ def decide_claims(
         with_iou(found.counts),
         {batches: samples(group) for batches, group in groups.items()},
         {
-            result.cell.heads: result.size.multiply_adds_kept / result.size.multiply_adds
-            for result in results
-            if result.cell.heads is not None
+            sum(map(len, heads.removed.values())) / sum(heads.total): size.multiply_adds_kept
+            / size.multiply_adds
+            for heads, size in ((result.heads, result.size) for result in results)
+            if heads is not None
         },
         latencies,
     )

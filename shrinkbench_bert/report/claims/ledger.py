@@ -100,7 +100,7 @@ class Negligible(_Entry):
     kind: Literal["negligible"]
     heads: float
     margin: float
-    """Of the task's loss: 0.01 is one point of accuracy."""
+    """Of accuracy: 0.01 is one point. Regressions are passed over."""
     strategies: list[str]
 
 

@@ -94,7 +94,9 @@ def _section(folder: Path, setting: Setting, agreement: Overlaps) -> _Section:
     of_heads = by_heads(frame)
     words = HeadsHeader if of_heads else Header
     header = words.of(frame, of_heads or by_compression(frame))
-    timings = load_latencies(ResultStore(folder / setting.place))
+    of_model = (results[0].cell.model, results[0].cell.layers)
+    measured = load_latencies(ResultStore(folder / setting.place))
+    timings = [latency for latency in measured if (latency.model, latency.layers) == of_model]
     latencies = latency_frame(timings)
     found = _within(agreement, results)
     tasks = {}
