@@ -328,8 +328,9 @@ class ResultStore:
 
     def paths(self) -> Iterator[Path]:
         """List the file of every result below the folder, in order."""
+        above = len(self.folder.parts)
         for path in sorted(self.folder.rglob("*.json")):
-            hidden = any(part.startswith(".") for part in path.relative_to(self.folder).parts)
+            hidden = any(part.startswith(".") for part in path.parts[above:])
             is_result = not path.name.endswith(".failed.json") and path.parent.name != LATENCY_FOLDER
             if not hidden and is_result:
                 yield path

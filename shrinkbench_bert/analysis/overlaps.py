@@ -24,6 +24,9 @@ FILE = "overlaps.csv"
 _SIDES = [f"{field}_{side}" for side in ("a", "b") for field in ("task", "strategy", "seed", "masks")]
 _KEY = ["amount", *_SIDES]
 Row = dict[Hashable, Any]
+_Side = tuple[str, str, int, str]
+"""Task, strategy, seed, and the digest of the masks."""
+_Sided = tuple[Result, _Side]
 _SHOWN_DIGITS = 16
 """Hexadecimal digits of a masks digest that tell two masks apart."""
 
@@ -50,16 +53,16 @@ def overlaps(store: ResultStore, results: Sequence[Result]) -> Overlaps:
     stored = _read(store)
     known = {tuple(row[key] for key in _KEY): row for row in stored}
     rows: list[Row] = []
-    missing: dict[str, Result] = {}
+    missing: dict[tuple[Any, ...], Result] = {}
     new = False
     for amount, group in sorted(_by_amount(results).items()):
         masks = _Masks(store)
-        for a, b in _pairs(group):
-            key = (amount, *_side(a), *_side(b))
+        for a, b in _pairs([(result, _side(result)) for result in group]):
+            key = (amount, *a[1], *b[1])
             row = known.get(key)
             if row is None:
-                bits = masks.of(a), masks.of(b)
-                missing |= {str(r.cell): r for r, found in zip((a, b), bits, strict=True) if not found}
+                bits = masks.of(*a), masks.of(*b)
+                missing |= {(amount, *s): r for (r, s), found in zip((a, b), bits, strict=True) if not found}
                 if not (bits[0] and bits[1]):
                     continue
                 both: Row = {name: kept_by_both(one, bits[1][name]) for name, one in bits[0].items()}
@@ -76,13 +79,13 @@ class _Masks:
 
     def __init__(self, store: ResultStore) -> None:
         self.store = store
-        self._bits: dict[str, dict[str, Bits] | None] = {}
+        self._bits: dict[_Side, dict[str, Bits] | None] = {}
 
-    def of(self, result: Result) -> dict[str, Bits] | None:
-        key = str(result.cell)
-        if key not in self._bits:
-            self._bits[key] = read_bits(self.store.mask_path(result.cell), _manifest(result).sha256)
-        return self._bits[key]
+    def of(self, result: Result, side: _Side) -> dict[str, Bits] | None:
+        """The packed bits of one result's masks; None if they are not there."""
+        if side not in self._bits:
+            self._bits[side] = read_bits(self.store.mask_path(result.cell), _manifest(result).sha256)
+        return self._bits[side]
 
 
 def _manifest(result: Result) -> MaskFile:
@@ -97,16 +100,20 @@ def _by_amount(results: Iterable[Result]) -> dict[str, list[Result]]:
     return groups
 
 
-def _pairs(results: list[Result]) -> Iterator[tuple[Result, Result]]:
+def _pairs(results: list[_Sided]) -> Iterator[tuple[_Sided, _Sided]]:
     """Yield each result with itself, and pairs that differ in one of strategy, seed and task."""
-    for a, b in combinations_with_replacement(results, 2):
-        one, other = a.cell, b.cell
-        differ = (one.task != other.task) + (one.seed != other.seed) + (one.strategy != other.strategy)
-        if differ <= 1 and _manifest(a).shapes == _manifest(b).shapes:
-            yield a, b
+    alike: dict[Hashable, list[int]] = defaultdict(list)
+    for i, (_, (*fields, _)) in enumerate(results):
+        for left_out in range(len(fields)):
+            alike[left_out, *fields[:left_out], None, *fields[left_out + 1 :]].append(i)
+    for i, j in sorted(
+        {pair for group in alike.values() for pair in combinations_with_replacement(group, 2)}
+    ):
+        if _manifest(results[i][0]).shapes == _manifest(results[j][0]).shapes:
+            yield results[i], results[j]
 
 
-def _side(result: Result) -> tuple[str, str, int, str]:
+def _side(result: Result) -> _Side:
     cell = result.cell
     return cell.task, cell.strategy, cell.seed, _manifest(result).sha256[:_SHOWN_DIGITS]
 

@@ -68,10 +68,11 @@ def _table(points: pd.DataFrame, header: Header, task: str, stage: str, metric: 
         for reference in REFERENCES
     }
     best = {amount: _best(body[body["amount"] == amount], metric) for amount in columns}
+    found = dict(iter(body.groupby(["strategy", "amount"])))
     for strategy in order(body["strategy"]):
         rows[strategy] = []
         for amount in columns:
-            point = body[(body["strategy"] == strategy) & (body["amount"] == amount)]
+            point = found.get((strategy, amount), body.iloc[:0])
             is_best = _mean(point, metric) in best[amount]
             rows[strategy].append(Entry(_text(point, metric, several), is_best))
     return Table(task, stage, metric, _caption(body, header, metric), columns, rows)

@@ -53,10 +53,12 @@ def decide_claims(
     groups = defaultdict(list)
     for result in (*others, *results):
         groups[result.cell.protocol.smooth_batches].append(result)
+    own = samples(results)
     evidence = Evidence(
-        samples(results),
+        own,
         with_iou(found.counts),
-        {batches: samples(group) for batches, group in groups.items()},
+        # Of one grid alone they are the same, and there may be many.
+        {batches: samples(group) if others else own for batches, group in groups.items()},
         {
             sum(map(len, heads.removed.values())) / sum(heads.total): size.multiply_adds_kept
             / size.multiply_adds
