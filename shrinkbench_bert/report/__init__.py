@@ -4,7 +4,9 @@ One way through: `ResultStore.results` -> `aggregate.long_form` and `shrinkbench
 `figures`, `tables`, `evidence`, `mask_figures`, and the claims.
 """
 
+import gc
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -72,7 +74,8 @@ def write_report(store: ResultStore, plots: Path) -> Report:
 
 def read_grid(store: ResultStore) -> tuple[list[Result], pd.DataFrame]:
     """Read one grid's results, and their rows. Raises UserError as `write_report` does."""
-    results = list(store.results())
+    with _kept_from_the_collector():
+        results = list(store.results())
     if not results:
         raise UserError(
             f"no results in {str(store.folder)!r}: run its grid first, with `shrinkbench-bert run`"
@@ -80,6 +83,17 @@ def read_grid(store: ResultStore) -> tuple[list[Result], pd.DataFrame]:
     frame = pd.DataFrame([result.row() for result in results])
     check_one_grid(frame, str(store.folder))
     return results, frame
+
+
+@contextmanager
+def _kept_from_the_collector() -> Iterator[None]:
+    """Spare what a block makes the garbage collector's rounds: of thousands of results none goes away."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _figures(points: pd.DataFrame, header: Header, found: Overlaps) -> Iterator[tuple[str, Figure]]:
