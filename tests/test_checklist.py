@@ -16,7 +16,7 @@ from results_factory import make_result
 
 from shrinkbench_bert import cli
 from shrinkbench_bert.errors import UserError
-from shrinkbench_bert.grid import Recipe
+from shrinkbench_bert.grid import Cell, Recipe
 from shrinkbench_bert.protocol import Protocol
 from shrinkbench_bert.report import write_report
 from shrinkbench_bert.report.checklist import POINTS, Finding, Point
@@ -312,6 +312,15 @@ class TestNotMet:
 
         finding = found(10, full(without, tasks=["stsb"]))["stsb"]
         assert finding.why == "GlobalRandom lacks 5 of 15 cells (amount, seed)"
+
+    def test_heads_have_baselines_of_their_own(self, tmp_path: Path) -> None:
+        result = make_result()
+        of_heads = [
+            result.model_copy(update={"cell": Cell(task="sst2", strategy=name, heads=0.5), "masks": None})
+            for name in ("HeadRandom", "HeadEntropy")
+        ]
+        finding = found(10, save(tmp_path, of_heads))["sst2"]
+        assert (finding.met, finding.why) == (False, "HeadMagnitude lacks 1 of 1 cells (amount, seed)")
 
     def test_one_strategy_is_compared_with_nothing(self, tmp_path: Path) -> None:
         finding = found(11, save(tmp_path, [make_result(keep=k) for k in KEEPS]))["sst2"]
