@@ -1,11 +1,7 @@
-"""What scores cost, in forward and backward passes and in memory."""
+"""What scores cost, in forward and backward passes."""
 
 from __future__ import annotations
 
-import json
-import resource
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import naive
@@ -94,40 +90,3 @@ def _all_eight(setting: Setting, rounds: int) -> Row:
         "at least",
         note="from the measured seconds of a batch of each kind",
     )
-
-
-def memory(setting: Setting) -> Row:
-    """Peak memory by number of strategies, each count in a process of its own."""
-    peaks = {}
-    for strategies in ([], CLEAN[1:2], CLEAN[1:], [*CLEAN[1:], *SMOOTHED]):
-        command = [sys.executable, __file__, setting.source, json.dumps(strategies)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        peaks[len(strategies)] = json.loads(done.stdout.splitlines()[-1])
-    accumulator, model = peaks[0]["accumulator"], peaks[0]["model"]
-    most = max(peaks)
-    own = {k: found["peak"] - peaks[0]["peak"] for k, found in peaks.items() if k}
-    return Row(
-        f"peak memory of scoring: {most} strategies over bare passes",
-        "one accumulator per strategy",
-        [own[most] / (most * accumulator)],
-        1.25,
-        note=f"accumulator {accumulator / 1e6:.0f} MB, model {model / 1e6:.0f} MB; by number of strategies: "
-        + ", ".join(f"{k}: {value / 1e6:.0f} MB" for k, value in own.items()),
-    )
-
-
-def _peak(source: str, strategies: list[str]) -> None:
-    setting = Setting(source)
-    model = setting.model().eval()
-    batches = setting.grouped(3)
-    _bare(model, batches, setting)()
-    if strategies:
-        score(model, batches, strategies, task=setting.task, eta=2)
-    sizes = [p.numel() * 4 for p in model.parameters()]
-    prunable = sum(p.numel() * 4 for p in prunable_parameters(model, setting.protocol).values())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({"peak": peak, "accumulator": prunable, "model": sum(sizes)}))
-
-
-if __name__ == "__main__":
-    _peak(sys.argv[1], json.loads(sys.argv[2]))

@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from shrinkbench_bert.provenance import provenance
 
-PARTS = ("scoring", "memory", "training", "masks", "report", "grid")
+PARTS = ("scoring", "training", "masks", "report", "grid")
 
 
 def measure(part: str, setting: Setting, rounds: int) -> Iterator[Row]:
@@ -36,8 +36,6 @@ def measure(part: str, setting: Setting, rounds: int) -> Iterator[Row]:
     match part:
         case "scoring":
             yield from of_scoring.rows(setting, rounds)
-        case "memory":
-            yield of_scoring.memory(setting)
         case "training":
             yield from of_training.rows(setting, rounds)
         case "masks":
