@@ -118,7 +118,7 @@ class TestLog:
         said = [re.fullmatch(line, text) for text in (tmp_path / "log").read_text().splitlines()]
         cell = "sst2/LayerRandom/keep-0.5_seed0"
         assert [match and match[1] for match in said] == [
-            *(f"sst2, seed 0: {stage}" for stage in ("data", "dense", "score")),
+            *(f"sst2, seed 0: {stage}" for stage in ("data", "dense", "score", "masks")),
             *(f"{cell}: {stage}" for stage in ("before", "retrain", "evaluate")),
         ]
 
