@@ -7,9 +7,11 @@ their results in it, so that a finished cell outlives its worker, the scheduler 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
@@ -196,11 +198,12 @@ def drive(
     out: dict[Future[Outcome], Job] = {}
     parts_left: Counter[Cell] = Counter()
     failed: set[Cell] = set()
+    room = _Room(client)
     completed = as_completed()
     try:
         with _forwarded_log(client):
             while ready or out:
-                while ready and len(out) < 2 * max(1, len(client.nthreads())):
+                while ready and len(out) < room.pieces():
                     job = ready.popleft()
                     if job.piece is Piece.PART and not failed.isdisjoint(job.cells):
                         continue  # another part has failed, and with it all of them
@@ -226,6 +229,20 @@ def drive(
     finally:
         if client.status == "running":
             client.cancel(list(out))
+
+
+class _Room:
+    """How many pieces may be out: a few more than there are workers, who come and go."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._asked, self._workers = -math.inf, 0
+
+    def pieces(self) -> int:
+        """Ask the scheduler, which takes as long as a small piece of work, once a second at most."""
+        if time.monotonic() - self._asked > 1:
+            self._asked, self._workers = time.monotonic(), len(self._client.nthreads())
+        return 2 * max(1, self._workers) + 2
 
 
 def _first_job(cells: list[Cell], folder_id: str) -> Job:
