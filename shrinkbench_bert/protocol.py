@@ -24,6 +24,11 @@ class Protocol(BaseModel):
     smooth_batches: PositiveInt = Field(100, description="batches scored with noise, at most")
     eta: PositiveInt = Field(10, description="noisy passes averaged per batch (eq. 9)")
     noise_std: NonNegativeFloat = Field(0.1, description="standard deviation of the noise (eq. 8)")
+    tokens_at_once: PositiveInt | None = Field(
+        None,
+        description="noisy passes go through the model together, up to so many tokens, padding counted; null: "
+        "pass by pass. The noise is drawn in another order, so the scores are another sample",
+    )
     noise_on: Literal["prunable", "all"] = Field("prunable", description="Linears that get noise")
     dropout: Literal["off", "gradients"] = Field("off", description="where dropout stays on")
     regression_loss: Literal["mean", "sum"] = Field("mean", description="STS-B's loss for scores")

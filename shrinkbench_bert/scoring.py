@@ -7,7 +7,7 @@ share one forward and backward per batch, smoothed ones share eta noisy ones.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import reduce
 from itertools import islice
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from shrinkbench_bert import objective
+from shrinkbench_bert.blocks import PointwiseOnly, blocks, rows_of
 from shrinkbench_bert.data import Batch
 from shrinkbench_bert.errors import UserError
 from shrinkbench_bert.models import prunable_linears, prunable_parameters
@@ -76,7 +77,7 @@ def score(
         for scorer in scorers:
             if not scorer.strategy.needs and first == 0:
                 for name, parameter in parameters.items():
-                    scorer.add(name, Signals(parameter.detach()))
+                    _add([scorer], name, Signals(parameter.detach()))
         limit = max((scorer.limit for scorer in scorers), default=0)
         for i, batch in islice(enumerate(batches), first, limit, parts):
             clean = [s for s in scorers if i < s.limit and not s.strategy.smooth]
@@ -92,9 +93,8 @@ def score(
                     for need, values in measure(needs, model, batch, task, protocol, seed, i).items():
                         for name, value in values.items():
                             signals[name].more[need] = value
-                    for name, signal in signals.items():  # one after the other, while it is in the cache
-                        for scorer in sharing:
-                            scorer.add(name, signal)
+                    for name, signal in signals.items():
+                        _add(sharing, name, signal)
     if part is not None:
         return {scorer.name: scorer.sums for scorer in scorers if scorer.sums}
     return {scorer.name: scorer.finish() for scorer in scorers}
@@ -142,6 +142,16 @@ class Signals:
         shown = (self.weight, self.gradient, self.activation, *self.more.values())
         return [tensor._version for tensor in shown if tensor is not None]
 
+    def rows(self, rows: slice) -> Signals:
+        """What is said about some rows of the parameter."""
+        w = self.weight
+        return Signals(
+            w[rows],
+            None if self.gradient is None else rows_of(self.gradient, rows, w),
+            None if self.activation is None else rows_of(self.activation, rows, w),
+            {need: rows_of(value, rows, w) for need, value in self.more.items()},
+        )
+
     def shown_to(self, strategy: Strategy, name: str, random: torch.Generator) -> Signal:
         """Leave out what `needs` does not name."""
         return Signal(
@@ -164,6 +174,9 @@ class _Scorer:
             raise UserError(f"strategy {name!r} scores attention heads, not weights: see score_heads")
         self.limit = self._batches(protocol)
         self.sums: Scores = {}
+        self.by_blocks: dict[str, bool] = {}
+        """Whether a parameter's score may be computed some rows at a time; unknown at first."""
+        self.unused = torch.Generator()
 
     def _batches(self, protocol: Protocol) -> int:
         if not self.strategy.needs:
@@ -174,9 +187,32 @@ class _Scorer:
             return protocol.smooth_batches
         return protocol.clean_batches
 
-    @torch.no_grad()
-    def add(self, name: str, signal: Signals) -> None:
-        """Add what one batch says about one parameter."""
+    def add(self, name: str, signal: Signals, cut: Sequence[slice]) -> None:
+        """Add what one batch says about one parameter, and find out whether it may be `cut` next time."""
+        untried = len(cut) > 1 and name not in self.by_blocks
+        with PointwiseOnly() if untried else nullcontext() as watched:
+            value = self._value(name, signal)
+        if untried and value.any():  # from zeros nothing is learnt
+            self.by_blocks[name] = watched.held and self._is_equal_by_blocks(name, signal, cut, value)
+        if name in self.sums:
+            self.sums[name] += value
+        else:
+            self.sums[name] = value.clone()
+
+    def add_rows(self, name: str, signal: Signals, rows: slice) -> None:
+        """Add what one batch says about some rows, by a formula found to be pointwise and right."""
+        value = self.strategy.score(signal.shown_to(self.strategy, name, self.unused))
+        self.sums[name][rows].add_(value.to(signal.weight))
+
+    def _is_equal_by_blocks(self, name: str, signal: Signals, cut: Sequence[slice], whole: Tensor) -> bool:
+        """A formula may read a shape, or hold a tensor of its own: then its rows are not its whole."""
+        try:
+            return torch.equal(whole, torch.cat([self._value(name, signal.rows(rows)) for rows in cut]))
+        except UserError:
+            return False
+
+    def _value(self, name: str, signal: Signals) -> Tensor:
+        """What the formula makes of a signal; checked."""
         random = generator(self.seed, "score", self.name, name)
         versions = signal.versions
         try:
@@ -197,16 +233,26 @@ class _Scorer:
                 f"strategy {self.name!r}: score() of {name!r} returned {found}, expected a tensor "
                 f"of shape {tuple(signal.weight.shape)}"
             )
-        value = value.to(signal.weight)
-        if name in self.sums:
-            self.sums[name] += value
-        else:
-            self.sums[name] = value.clone()
+        return value.to(signal.weight)
 
     def finish(self) -> Scores:
         if not self.sums:
             raise UserError(f"strategy {self.name!r} needs data, and there were no batches: give some")
         return _finished(self.name, self.strategy, self.sums)
+
+
+@torch.no_grad()
+def _add(scorers: Sequence[_Scorer], name: str, signal: Signals) -> None:
+    """Add what one batch says about one parameter: all pointwise formulas on one block, then on the next."""
+    cut = blocks(signal.weight.shape)
+    pointwise = [scorer for scorer in scorers if scorer.by_blocks.get(name)]
+    for scorer in scorers:
+        if scorer not in pointwise:
+            scorer.add(name, signal, cut)
+    for rows in cut if pointwise else ():
+        part = signal.rows(rows)
+        for scorer in pointwise:
+            scorer.add_rows(name, part, rows)
 
 
 def _finished(strategy_name: str, strategy: Strategy, sums: Scores) -> Scores:
@@ -252,10 +298,12 @@ def observe(
     linears = prunable_linears(model, protocol)
     parameters = prunable_parameters(model, protocol)
     passes = protocol.eta if noisy and protocol.noise_std > 0 else 1
+    together = _together(passes, batch["input_ids"].numel(), protocol.tokens_at_once)
+    rounds = passes // together
     dropout = protocol.dropout == "gradients"
-    tokens = batch.get("attention_mask", torch.ones_like(batch["input_ids"]))
-    activations = _MeanActivations(linears, tokens, protocol)
-    inputs = {key: value for key, value in batch.items() if key != "labels"}
+    once = {key: value for key, value in batch.items() if key != "labels"}
+    inputs = {key: torch.cat([value] * together) for key, value in once.items()} if together > 1 else once
+    activations = _MeanActivations(linears, once if dropout else inputs, protocol)
     gradients: list[Tensor] = []
 
     with ExitStack() as hooks:
@@ -264,19 +312,22 @@ def observe(
         if noisy:
             hooks.enter_context(_noise(model, linears, protocol))
         model.train(dropout)
-        for _ in range(passes):
-            logits = model(**inputs).logits
-            loss = objective.loss(task, logits, batch["labels"], protocol.regression_loss)
-            found = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)
+        for _ in range(rounds):
+            logits = model(**inputs).logits.chunk(together)
+            losses = [
+                objective.loss(task, each, batch["labels"], protocol.regression_loss) for each in logits
+            ]
+            mean = torch.stack(losses).mean()
+            found = torch.autograd.grad(mean, list(parameters.values()), materialize_grads=True)
             if not gradients:
-                gradients = [g * (1 / passes) for g in found] if passes > 1 else list(found)
+                gradients = [g * (1 / rounds) for g in found] if rounds > 1 else list(found)
                 continue
             for total, gradient in zip(gradients, found, strict=True):
-                total.add_(gradient, alpha=1 / passes)
+                total.add_(gradient, alpha=1 / rounds)
     model.eval()
     if dropout:
         with activations.recording(), torch.no_grad():
-            model(**inputs)
+            model(**once)
 
     signals = {}
     for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True):
@@ -288,12 +339,21 @@ def observe(
     return signals
 
 
+def _together(passes: int, tokens: int, at_once: int | None) -> int:
+    """How many noisy passes over a batch go through the model at once: few large products cost less."""
+    fitting = [n for n in range(1, passes + 1) if passes % n == 0 and n * tokens <= (at_once or 0)]
+    return max(fitting, default=1)
+
+
 class _MeanActivations:
     """Mean output of each Linear over sequences and tokens (the inner sums of eq. 5)."""
 
-    def __init__(self, linears: Mapping[str, nn.Linear], attention_mask: Tensor, protocol: Protocol) -> None:
+    def __init__(
+        self, linears: Mapping[str, nn.Linear], inputs: Mapping[str, Tensor], protocol: Protocol
+    ) -> None:
         self.linears = linears
         self.protocol = protocol
+        attention_mask = inputs.get("attention_mask", torch.ones_like(inputs["input_ids"]))
         tokens = attention_mask if protocol.padding == "out" else torch.ones_like(attention_mask)
         self.weights = tokens / tokens.sum()  # (batch, length), summing to 1
         self.sums: dict[str, Tensor] = {}

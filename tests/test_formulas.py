@@ -208,10 +208,17 @@ def test_float32_scores_agree_with_float64(make_model, make_batches):
 # ---- smoothing ---------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("at_once", "together"), [(None, 1), (144, 4), (143, 2), (71, 1)])
 @pytest.mark.parametrize("strategy", SMOOTHED)
 @pytest.mark.parametrize("task", ["sst2", "stsb"])
 def test_smoothed_scores_against_brute_force(
-    make_model, make_batches, monkeypatch: pytest.MonkeyPatch, task: str, strategy: str
+    make_model,
+    make_batches,
+    monkeypatch: pytest.MonkeyPatch,
+    task: str,
+    strategy: str,
+    at_once: int | None,
+    together: int,
 ):
     """Replay the standard normal draws: averaged gradients and activations, noise after each Linear."""
     drawn: list[Tensor] = []
@@ -223,14 +230,18 @@ def test_smoothed_scores_against_brute_force(
 
     model = make_model("bert", task).double()
     batches = make_batches(model, task, 2)
+    assert {batch["input_ids"].numel() for batch in batches} == {36}
     with monkeypatch.context() as patch:
         patch.setattr(torch, "randn_like", recording)
-        found = score(model, batches, [strategy], task=task, eta=3, noise_std=0.3)[strategy]
+        overrides = {"eta": 4, "noise_std": 0.3, "tokens_at_once": at_once}
+        found = score(model, batches, [strategy], task=task, **overrides)[strategy]
     linears = 2 * 6 + 1  # query, key, value, output, intermediate, output of two layers; the pooler
-    assert len(drawn) == len(batches) * 3 * linears
-    assert len({float(noise.flatten()[0]) for noise in drawn}) == len(drawn)  # none drawn twice
-    noise = [0.3 * z for z in drawn]
-    expected = reference(model, batches, task, SMOOTHED[strategy], eta=3, noise=noise)
+    assert len(drawn) == len(batches) * 4 // together * linears
+    forwards = [drawn[start : start + linears] for start in range(0, len(drawn), linears)]
+    passes = [[z.chunk(together)[i] for z in forward] for forward in forwards for i in range(together)]
+    noise = [0.3 * z for one in passes for z in one]
+    assert len({float(z.flatten()[0]) for z in noise}) == len(batches) * 4 * linears  # none drawn twice
+    expected = reference(model, batches, task, SMOOTHED[strategy], eta=4, noise=noise)
     assert not noise
     assert_equal_scores(found, expected)
 
