@@ -26,8 +26,8 @@ class Protocol(BaseModel):
     noise_std: NonNegativeFloat = Field(0.1, description="standard deviation of the noise (eq. 8)")
     tokens_at_once: PositiveInt | None = Field(
         None,
-        description="noisy passes go through the model together, up to so many tokens, padding counted; null: "
-        "pass by pass. The noise is drawn in another order, so the scores are another sample",
+        description="noisy passes go through the model together, up to so many tokens, padding counted; "
+        "null: pass by pass. The noise is drawn in another order, so the scores are another sample",
     )
     noise_on: Literal["prunable", "all"] = Field("prunable", description="Linears that get noise")
     dropout: Literal["off", "gradients"] = Field("off", description="where dropout stays on")

@@ -72,7 +72,7 @@ def score(
     first, parts = part or (0, 1)
     if not 0 <= first < parts:
         raise UserError(f"part = {part!r}: (i, n) with 0 <= i < n is expected")
-    scorers = [_Scorer(name, protocol, seed) for name in strategies]
+    scorers = [_Scorer(name, parameters, protocol, seed) for name in strategies]
     with untouched(model, parameters):
         for scorer in scorers:
             if not scorer.strategy.needs and first == 0:
@@ -80,24 +80,38 @@ def score(
                     _add([scorer], name, Signals(parameter.detach()))
         limit = max((scorer.limit for scorer in scorers), default=0)
         for i, batch in islice(enumerate(batches), first, limit, parts):
-            clean = [s for s in scorers if i < s.limit and not s.strategy.smooth]
-            smooth = [s for s in scorers if i < s.limit and s.strategy.smooth]
             batch = {key: value.to(model.device) for key, value in batch.items()}
-            for sharing, noisy in ((clean, False), (smooth, True)):
+            for noisy in (False, True):
+                sharing = [s for s in scorers if i < s.limit and s.strategy.smooth == noisy]
                 if sharing:
-                    needs = reduce(or_, (scorer.strategy.needs for scorer in sharing))
-                    signals = {name: Signals(p.detach()) for name, p in parameters.items()}
-                    if needs & (Need.GRADIENT | Need.ACTIVATION):
-                        with seeded(seed, "scoring", "noisy" if noisy else "clean", i):
-                            signals = observe(model, batch, task, protocol, noisy=noisy)
-                    for need, values in measure(needs, model, batch, task, protocol, seed, i).items():
-                        for name, value in values.items():
-                            signals[name].more[need] = value
-                    for name, signal in signals.items():
-                        _add(sharing, name, signal)
+                    _score_batch(sharing, model, batch, i, task, protocol, seed, noisy=noisy)
     if part is not None:
         return {scorer.name: scorer.sums for scorer in scorers if scorer.sums}
     return {scorer.name: scorer.finish() for scorer in scorers}
+
+
+def _score_batch(
+    scorers: Sequence[_Scorer],
+    model: PreTrainedModel,
+    batch: Batch,
+    index: int,
+    task: Task,
+    protocol: Protocol,
+    seed: int,
+    *,
+    noisy: bool,
+) -> None:
+    """Measure what some strategies need of one batch, show it to them, and forget it."""
+    needs = reduce(or_, (scorer.strategy.needs for scorer in scorers))
+    signals = {name: Signals(p.detach()) for name, p in prunable_parameters(model, protocol).items()}
+    if needs & (Need.GRADIENT | Need.ACTIVATION):
+        with seeded(seed, "scoring", "noisy" if noisy else "clean", index):
+            signals = observe(model, batch, task, protocol, noisy=noisy)
+    for need, values in measure(needs, model, batch, task, protocol, seed, index).items():
+        for name, value in values.items():
+            signals[name].more[need] = value
+    for name, signal in signals.items():
+        _add(scorers, name, signal)
 
 
 def add_scores(
@@ -167,8 +181,8 @@ class Signals:
 class _Scorer:
     """One strategy and the scores it has summed up so far."""
 
-    def __init__(self, name: str, protocol: Protocol, seed: int) -> None:
-        self.name, self.seed = name, seed
+    def __init__(self, name: str, parameters: Mapping[str, Tensor], protocol: Protocol, seed: int) -> None:
+        self.name, self.parameters, self.seed = name, parameters, seed
         self.strategy = get_strategy(name).under(protocol)
         if self.strategy.scope == "heads":
             raise UserError(f"strategy {name!r} scores attention heads, not weights: see score_heads")
@@ -194,10 +208,9 @@ class _Scorer:
             value = self._value(name, signal)
         if untried and value.any():  # from zeros nothing is learnt
             self.by_blocks[name] = watched.held and self._is_equal_by_blocks(name, signal, cut, value)
-        if name in self.sums:
-            self.sums[name] += value
-        else:
-            self.sums[name] = value.clone()
+        if not self.sums:  # all at once: in between, they would leave gaps in memory
+            self.sums = {name: torch.zeros_like(p) for name, p in self.parameters.items()}
+        self.sums[name] += value
 
     def add_rows(self, name: str, signal: Signals, rows: slice) -> None:
         """Add what one batch says about some rows, by a formula found to be pointwise and right."""
@@ -269,13 +282,15 @@ def _finished(strategy_name: str, strategy: Strategy, sums: Scores) -> Scores:
 
 @contextmanager
 def untouched(model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> Iterator[None]:
-    """Ask for the prunable parameters' gradients alone; put flags and mode back afterwards."""
+    """Ask for the prunable parameters' gradients alone; put gradients, flags and mode back afterwards."""
     flags = [(p, p.requires_grad) for p in model.parameters()]
+    gradients = [(p, p.grad) for p in parameters.values()]
     modes = [(module, module.training) for module in model.modules()]
     try:
         model.requires_grad_(False)
         for parameter in parameters.values():
             parameter.requires_grad_(True)
+            parameter.grad = None
         model.eval()
         with torch.enable_grad():
             yield
@@ -284,6 +299,8 @@ def untouched(model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> Itera
             module.training = mode
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
 
 
 def observe(
@@ -304,39 +321,63 @@ def observe(
     once = {key: value for key, value in batch.items() if key != "labels"}
     inputs = {key: torch.cat([value] * together) for key, value in once.items()} if together > 1 else once
     activations = _MeanActivations(linears, once if dropout else inputs, protocol)
-    gradients: list[Tensor] = []
-
     with ExitStack() as hooks:
         if not dropout:
             hooks.enter_context(activations.recording())
         if noisy:
             hooks.enter_context(_noise(model, linears, protocol))
+        gradients = hooks.enter_context(_mean_gradients(parameters, rounds))
         model.train(dropout)
         for _ in range(rounds):
-            logits = model(**inputs).logits.chunk(together)
-            losses = [
-                objective.loss(task, each, batch["labels"], protocol.regression_loss) for each in logits
-            ]
-            mean = torch.stack(losses).mean()
-            found = torch.autograd.grad(mean, list(parameters.values()), materialize_grads=True)
-            if not gradients:
-                gradients = [g * (1 / rounds) for g in found] if rounds > 1 else list(found)
-                continue
-            for total, gradient in zip(gradients, found, strict=True):
-                total.add_(gradient, alpha=1 / rounds)
+            each = model(**inputs).logits.chunk(together)
+            labels, reduction = batch["labels"], protocol.regression_loss
+            torch.stack(
+                [objective.loss(task, logits, labels, reduction) for logits in each]
+            ).mean().backward()
     model.eval()
     if dropout:
         with activations.recording(), torch.no_grad():
             model(**once)
 
     signals = {}
-    for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True):
+    for name, parameter in parameters.items():
         activation = activations.mean(name.rpartition(".")[0])
         shape = (-1,) + (1,) * (parameter.dim() - 1)
         signals[name] = Signals(
-            parameter.detach(), gradient, activation.view(shape) if activation.dim() else activation
+            parameter.detach(),
+            gradients[name] if name in gradients else torch.zeros_like(parameter.detach()),
+            activation.view(shape) if activation.dim() else activation,
         )
     return signals
+
+
+@contextmanager
+def _mean_gradients(parameters: Mapping[str, nn.Parameter], passes: int) -> Iterator[dict[str, Tensor]]:
+    """Mean over backward passes, added up as each gradient comes: a second set of them is never held.
+
+    Parameters that no loss reaches are left out.
+    """
+    means: dict[str, Tensor] = {}
+
+    def take(name: str, parameter: Tensor) -> None:
+        gradient, parameter.grad = parameter.grad, None
+        assert gradient is not None  # the hook is called when it is there
+        if passes == 1:
+            means[name] = gradient
+        elif name in means:
+            means[name].add_(gradient, alpha=1 / passes)
+        else:
+            means[name] = gradient.mul_(1 / passes)
+
+    handles = [
+        p.register_post_accumulate_grad_hook(lambda p, name=name: take(name, p))
+        for name, p in parameters.items()
+    ]
+    try:
+        yield means
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _together(passes: int, tokens: int, at_once: int | None) -> int:
