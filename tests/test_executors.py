@@ -256,16 +256,16 @@ class TestFailures:
 
 
 class Killer(threading.Thread):
-    """Sends SIGKILL to the first worker that is seen at work on a cell."""
+    """Sends SIGKILL to the first worker that is seen to hold one of some locks: of a cell, unless told."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, locks: str = "*/*/*.lock") -> None:
         super().__init__(daemon=True)
-        self.folder = folder
+        self.folder, self.locks = folder, locks
         self.killed: int | None = None
 
     def run(self) -> None:
         while self.killed is None:
-            for lock in self.folder.glob(".cache/locks/*/*/*.lock"):
+            for lock in self.folder.glob(f".cache/locks/{self.locks}"):
                 found = owner(lock)
                 if found is not None and found.pid:
                     os.kill(found.pid, signal.SIGKILL)
@@ -287,6 +287,24 @@ class TestAWorkerKilled:
             killer = Killer(tmp_path / str(i))
             killer.start()
             plan = run_grid(slow, ResultStore(tmp_path / str(i)), executor)
+            killer.join(60)
+            assert killer.killed is not None
+            assert plan.failed == []
+            assert contents(tmp_path / str(i)) == contents(tmp_path / "expected")
+            assert litter(tmp_path / str(i)) == []
+
+    @pytest.mark.parametrize("kills", [1, pytest.param(5, marks=pytest.mark.faults)])
+    def test_in_a_part_of_a_scoring_pass(
+        self, file: Path, cluster: LocalCluster, executor: Cluster, tmp_path: Path, kills: int
+    ) -> None:
+        split = Grid.from_toml(file, {"score_parts": 3, "keep": [0.5]})
+        run_grid(split, ResultStore(tmp_path / "expected"), InProcess(threads=1))
+        for i in range(kills):
+            with Client(cluster) as client:
+                client.wait_for_workers(2, timeout=120)
+            killer = Killer(tmp_path / str(i), "*/part*.lock")
+            killer.start()
+            plan = run_grid(split, ResultStore(tmp_path / str(i)), executor)
             killer.join(60)
             assert killer.killed is not None
             assert plan.failed == []
