@@ -1,6 +1,6 @@
 """Measure what the harness costs against the usual ways, and print the table.
 
-    python tests/benchmarks/run.py [--rounds 5] [--source FOLDER] [--write docs/speed]
+    python tests/benchmarks/run.py [--rounds 5] [--source FOLDER] [--write tests/benchmarks/results]
 
 Ratios in one run on one machine; nothing else should run there meanwhile.
 """
@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import of_grids
+import of_memory
 import of_scoring
 import of_training
 import torch
@@ -28,7 +29,7 @@ from tqdm import tqdm
 
 from shrinkbench_bert.provenance import provenance
 
-PARTS = ("scoring", "training", "masks", "report", "grid")
+PARTS = ("scoring", "memory", "training", "masks", "report", "grid")
 
 
 def measure(part: str, setting: Setting, rounds: int) -> Iterator[Row]:
@@ -36,6 +37,8 @@ def measure(part: str, setting: Setting, rounds: int) -> Iterator[Row]:
     match part:
         case "scoring":
             yield from of_scoring.rows(setting, rounds)
+        case "memory":
+            yield from of_memory.rows(setting)
         case "training":
             yield from of_training.rows(setting, rounds)
         case "masks":
