@@ -268,10 +268,10 @@ def test_tables_say_the_rounds_only_where_there_are_some(rounds: tuple[Path, Res
 def test_the_plan_says_how_long_rounds_take(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(planning_module, "_seconds_per_example", lambda stages: 1.0)
     text = describe_plan(make_plan(in_rounds(file), ResultStore(tmp_path)))
-    # 43 of 48 examples train, 5 choose the epoch, 24 validate: 2 epochs, scoring of 3 batches of 16 once
-    # plainly and twice noisily; then 3 rounds of one epoch, and two evaluations.
+    # 43 of 48 examples train, 5 choose the epoch, 24 validate: 2 epochs and an evaluation; then 3 rounds
+    # of a scoring pass of 3 batches of 16 and an epoch, and two evaluations.
     epoch = 43 + 5 / 3
-    seconds = 2 * epoch + 9 * 16 + 3 * epoch + 2 * 24 / 3
+    seconds = 2 * epoch + 24 / 3 + 3 * (3 * 16 + epoch) + 2 * 24 / 3
     assert f"about 0:0{round(seconds) // 60}:{round(seconds) % 60:02}" in text
 
 
