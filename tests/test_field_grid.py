@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_grid import FIELD
+from tiny_grid import FIELD, write_grid
 from torch import Tensor
 from transformers import BertTokenizer
 
@@ -35,10 +35,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def file(tiny_checkpoint: Path, tiny_glue: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("grids") / "tiny.toml"
-    file.write_text(f"""
-        source = {json.dumps(str(tiny_glue))}
-        model = {json.dumps(str(tiny_checkpoint))}
+    rest = f"""
         tasks = ["sst2"]
         strategies = {json.dumps(FIELD)}
         keep = [0.5]
@@ -48,8 +45,8 @@ def file(tiny_checkpoint: Path, tiny_glue: Path, tmp_path_factory: pytest.TempPa
         epochs_dense = 2
         epochs_retrain = 1
         lr = 1e-2
-    """)
-    return file
+    """
+    return write_grid(tmp_path_factory.mktemp("grids"), tiny_checkpoint, tiny_glue, rest)
 
 
 def grid(file: Path, **changes: Any) -> Grid:
