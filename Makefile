@@ -29,10 +29,13 @@ $(STAMP): pyproject.toml constraints.txt
 
 # Two processes of one thread finish a quick grid sooner than one process of two threads.
 WORKERS ?= $(if $(filter quick heads-quick,$(GRID)),--workers 2 --threads 1)
+# The page goes beside the figures, to the folder of the grid's name: its file's unless the file gives one.
+GIVEN   := $(if $(filter %.toml,$(GRID)),$(shell sed -n 's/^name *= *"\(.*\)".*/\1/p' $(GRID)))
+NAME    := $(or $(GIVEN),$(patsubst %.toml,%,$(notdir $(GRID))))
 bench: env
 	$(BIN)/shrinkbench-bert run $(GRID) $(WORKERS)
 	$(BIN)/shrinkbench-bert report $(GRID)
-	$(BIN)/shrinkbench-bert report $(GRID) --html plots/$(patsubst %.toml,%,$(notdir $(GRID)))/report.html
+	$(BIN)/shrinkbench-bert report $(GRID) --html plots/$(NAME)/report.html
 
 figures: env
 	$(BIN)/shrinkbench-bert report $(GRID)

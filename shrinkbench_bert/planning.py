@@ -2,13 +2,17 @@
 
 import math
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from statistics import fmean
 
 from tabulate import tabulate
 
+from shrinkbench_bert.data import TaskData
+from shrinkbench_bert.grid import Cell
 from shrinkbench_bert.models import keep_fraction, prunable_parameters, skeleton
+from shrinkbench_bert.passes import FORWARD_ALONE, scoring_passes
 from shrinkbench_bert.runner import Plan
 from shrinkbench_bert.stages import Stages
 from shrinkbench_bert.training import fine_tune
@@ -67,25 +71,33 @@ def _estimate(plan: Plan) -> str:
     for task in plan.grid.tasks:
         groups = [cells for cells in plan.groups() if cells[0].task == task]
         stages = Stages(groups[0], device=plan.device)
-        shared, own = _examples(stages)
         seconds_each = _seconds_per_example(stages)
-        total += seconds_each * sum(shared + own * len(cells) for cells in groups)
+        total += seconds_each * sum(_examples(cells, stages.data) for cells in groups)
     return f"about {timedelta(seconds=round(total))} (from {_TIMED_BATCHES} training steps per task)"
 
 
-def _examples(stages: Stages) -> tuple[float, float]:
-    """Training examples that a dense model and its scores cost, and that each of its cells costs.
+def _examples(cells: Sequence[Cell], data: TaskData) -> float:
+    """Count the training examples that cells cost, with the dense model and the scores that they share.
 
     An evaluated example counts as a third of a trained one.
     """
-    recipe, protocol, data = stages.cell.recipe, stages.cell.protocol, stages.data
+    recipe, protocol = cells[0].recipe, cells[0].protocol
     batches = -(-len(data.train) // recipe.batch_size)
-    passes = min(batches, protocol.clean_batches)
-    passes += protocol.eta * min(batches, protocol.smooth_batches)
-    epoch = len(data.train) + len(data.holdout) / 3
-    shared = recipe.epochs_dense * epoch + passes * recipe.batch_size
-    retraining = recipe.epochs_retrain * (stages.cell.prune_rounds or 1) * epoch
-    return shared, retraining + 2 * len(data.validation) / 3
+    epoch = len(data.train) + FORWARD_ALONE * len(data.holdout)
+    evaluation = FORWARD_ALONE * len(data.validation)
+
+    def scoring(names: Iterable[str]) -> float:
+        return recipe.batch_size * scoring_passes(names, protocol, batches)
+
+    total = recipe.epochs_dense * epoch + evaluation
+    if not cells[0].prune_rounds:
+        total += scoring({cell.strategy for cell in cells})
+    for cell in cells:
+        rounds = cell.prune_rounds or cell.head_rounds or 1
+        total += rounds * recipe.epochs_retrain * epoch + 2 * evaluation
+        # The first round of heads takes the scores that all share.
+        total += (rounds if cell.prune_rounds else rounds - 1) * scoring([cell.strategy])
+    return total
 
 
 def _seconds_per_example(stages: Stages) -> float:

@@ -83,10 +83,9 @@ def squared_gradients(model: PreTrainedModel, batch: Batch, task: Task, protocol
         loss = objective.loss(task, logits, batch["labels"], "sum")
         if not task.regression:  # cross-entropy is always the mean
             loss = loss * len(logits)
-        deltas = torch.autograd.grad(loss, [output for *_, output in calls], allow_unused=True)
+        deltas = torch.autograd.grad(loss, [output for *_, output in calls], materialize_grads=True)
     own: dict[str, Tensor] = {}
-    for (name, x, output), delta in zip(calls, deltas, strict=True):
-        delta = _by_token(torch.zeros_like(output) if delta is None else delta)
+    for (name, x, _), delta in zip(calls, map(_by_token, deltas), strict=True):
         weight = torch.einsum("bto,bti->boi", delta, _by_token(x.detach()))
         for key, value in ((f"{name}.weight", weight), (f"{name}.bias", delta.sum(1))):
             own[key] = own[key] + value if key in own else value
@@ -117,11 +116,10 @@ def rescaled_gradients(model: PreTrainedModel, batch: Batch, task: Task, protoco
     stands a prunable Linear, whose output is 0 there, so that the multiplier is (f(x) - f(0)) / x.
     All else (softmax, products, LayerNorm, the head, the loss) has no such rule and keeps its gradient.
     """
-    parents: list[nn.Module] = [encoder(model)]
-    if protocol.pooler == "prunable" and isinstance(
-        pooler := getattr(model.base_model, "pooler", None), nn.Module
-    ):
-        parents.append(pooler)
+    parents = [encoder(model)]
+    if protocol.pooler == "prunable":  # ALBERT's tanh stands beside it
+        beside = (getattr(model.base_model, name, None) for name in ("pooler", "pooler_activation"))
+        parents += [module for module in beside if isinstance(module, nn.Module)]
     functions = [m for parent in parents for m in parent.modules() if isinstance(m, _ACTIVATION_FUNCTIONS)]
     if not functions:
         raise UserError(
@@ -158,11 +156,8 @@ def _gradients(
     logits: Tensor, parameters: Mapping[str, Tensor], batch: Batch, task: Task, protocol: Protocol
 ) -> Values:
     loss = objective.loss(task, logits, batch["labels"], protocol.regression_loss)
-    found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
-    return {
-        name: torch.zeros_like(p) if gradient is None else gradient
-        for (name, p), gradient in zip(parameters.items(), found, strict=True)
-    }
+    found = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)
+    return dict(zip(parameters, found, strict=True))
 
 
 def _inputs(batch: Batch) -> Batch:

@@ -33,6 +33,7 @@ from shrinkbench_bert.models import (
     prunable_parameters,
     set_dropout,
 )
+from shrinkbench_bert.passes import batches_read
 from shrinkbench_bert.preflight import cell_keep
 from shrinkbench_bert.scoring import Scores, add_scores, score
 from shrinkbench_bert.seeding import generator
@@ -321,16 +322,29 @@ class Stages:
         path = part_path(self.store, self.cell, part)
         depends_on = self._scores_digest(cells, part)
         stored = read_tensors(path, depends_on)
-        if stored is None:
+        expected = self._tensors_of_part(cells, part)
+        if stored is None or not stored.holds(expected):
             scores = self._scores(cells, (part, parts))
             tensors = {f"{s}/{name}": value for s, found in scores.items() for name, value in found.items()}
             write_tensors(path, TensorFile(tensors, {}), depends_on)
             return scores
         found: dict[str, Scores] = {}
-        for key, tensor in stored.tensors.items():
+        for key in expected:
             strategy, _, name = key.partition("/")
-            found.setdefault(strategy, {})[name] = tensor.to(self.device)
+            found.setdefault(strategy, {})[name] = stored.tensors[key].to(self.device)
         return found
+
+    def _tensors_of_part(self, cells: Sequence[Cell], part: int) -> dict[str, Tensor]:
+        """Tensors of the names, shapes and dtypes that one part of the scores consists of."""
+        protocol = self.cell.protocol
+        batches = -(-len(self.data.train) // self.cell.recipe.batch_size)
+        expected: dict[str, Tensor] = {}
+        for strategy in _strategies(cells):
+            read = batches_read(get_strategy(strategy).under(protocol), protocol)
+            if part < (min(read, batches) or 1):  # what needs no data is in part 0
+                parameters = prunable_parameters(self.model, protocol)
+                expected |= {f"{strategy}/{name}": p for name, p in parameters.items()}
+        return expected
 
     def head_scores(self, cell: Cell) -> HeadScores:
         """The scores of the dense model's heads by one cell's strategy: one pass for all cells' ones."""

@@ -215,13 +215,13 @@ class Strategy(ABC):
 class LayerStrategy(Strategy):
     """A strategy that keeps the same fraction of every tensor."""
 
-    scope = "layer"
+    scope: ClassVar[Scope] = "layer"
 
 
 class GlobalStrategy(Strategy):
     """A strategy that ranks all prunable parameters together."""
 
-    scope = "global"
+    scope: ClassVar[Scope] = "global"
 
 
 class TwoOfFourStrategy(Strategy):
@@ -230,13 +230,13 @@ class TwoOfFourStrategy(Strategy):
     A bias is one row. Its only amount is keep = 0.5, and rows are multiples of four long.
     """
 
-    scope = "2:4"
+    scope: ClassVar[Scope] = "2:4"
 
 
 class HeadStrategy(Strategy):
     """A strategy that ranks attention heads. The grid says whether over all layers or in each."""
 
-    scope = "heads"
+    scope: ClassVar[Scope] = "heads"
 
     @abstractmethod
     def score(self, s: HeadSignal) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -71,8 +71,11 @@ def stored_result(store: ResultStore, cell: Cell) -> Result | None:
     return stored
 
 
-def tidy(store: ResultStore, done: Iterable[Cell], missing: Iterable[Cell]) -> None:
-    """Remove what a process left that was killed after it had stored its last result for a lock."""
+def tidy(store: ResultStore, done: Collection[Cell], missing: Collection[Cell]) -> None:
+    """Remove what a process left that was killed after it had stored its last result for a lock.
+
+    Locks of the parts of a scoring pass go in any case: a run in one process would not take them.
+    """
     left = set((store.folder / ".cache" / "locks").rglob("*.lock"))
     needed = {shared_lock(store, cell) for cell in missing}
     for cell in done if left else ():
@@ -83,6 +86,11 @@ def tidy(store: ResultStore, done: Iterable[Cell], missing: Iterable[Cell]) -> N
         if (lock := shared_lock(store, cell)) in left - needed:
             with hold(lock, wait=False):
                 left.remove(lock)
+    for cell in (*done, *missing) if left else ():
+        for part in range(cell.score_parts or 0):
+            if (lock := part_lock(store, cell, part)) in left:
+                with hold(lock, wait=False, guards=[part_path(store, cell, part)]):
+                    left.remove(lock)
 
 
 class Workbench:

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from shrinkbench_bert.strategy import LayerStrategy, Need, Signal, register_strategy
+from shrinkbench_bert.strategy import GlobalStrategy, LayerStrategy, Need, Signal, register_strategy
 
 
 @register_strategy
@@ -40,3 +40,23 @@ class LayerSmoothGradCAMShift(LayerGradCAMShift):
     """Smooth-Cam-Cut: Cam-Cut on signals averaged over eta noisy passes (DeepCuts, sect. 3.5)."""
 
     smooth = True
+
+
+@register_strategy
+class GlobalGradCAM(GlobalStrategy, LayerGradCAM):
+    """|w * dL/dw * mean activation| (DeepCuts, eq. 5 without the shift), ranked globally."""
+
+
+@register_strategy
+class GlobalGradCAMShift(GlobalStrategy, LayerGradCAMShift):
+    """Cam-Cut, |w * dL/dw * (mean activation + lambda)| (DeepCuts, eq. 5), ranked globally."""
+
+
+@register_strategy
+class GlobalSmoothGradCAM(GlobalStrategy, LayerSmoothGradCAM):
+    """GradCAM on signals averaged over eta noisy passes (DeepCuts, sect. 3.5), ranked globally."""
+
+
+@register_strategy
+class GlobalSmoothGradCAMShift(GlobalStrategy, LayerSmoothGradCAMShift):
+    """Smooth-Cam-Cut: Cam-Cut averaged over eta noisy passes (DeepCuts, sect. 3.5), ranked globally."""

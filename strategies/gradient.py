@@ -56,3 +56,10 @@ class LayerSmoothGrad(WeightGradient, LayerStrategy):
     """Smooth-Cut: |w * mean over eta noisy passes of dL/dw| (DeepCuts, eq. 9)."""
 
     smooth = True
+
+
+@register_strategy
+class GlobalSmoothGrad(WeightGradient, GlobalStrategy):
+    """Smooth-Cut, |w * mean over eta noisy passes of dL/dw| (DeepCuts, eq. 9), ranked globally."""
+
+    smooth = True

@@ -21,6 +21,7 @@ import torch
 from hypothesis import settings
 from torch import Tensor, nn
 from transformers import (
+    AlbertConfig,
     AutoModel,
     AutoModelForSequenceClassification,
     BertConfig,
@@ -76,6 +77,9 @@ def tiny_config(kind: str = "bert", *, dropout: float = 0.0, **config: Any) -> P
         return RobertaConfig(**{**common, **layers, "type_vocab_size": 1, **config})
     if kind == "electra":
         return ElectraConfig(**{**common, **layers, "embedding_size": 8, **config})
+    if kind == "albert":
+        layers |= {"embedding_size": 8, "hidden_act": "gelu", "classifier_dropout_prob": dropout}
+        return AlbertConfig(**{**common, **layers, **config})
     if kind == "distilbert":
         layers = {"dim": 16, "hidden_dim": 24, "n_layers": 2, "n_heads": 2}
         layers |= {"dropout": dropout, "attention_dropout": dropout, "seq_classif_dropout": dropout}

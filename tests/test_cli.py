@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from datetime import timedelta
@@ -155,6 +157,17 @@ class TestPlan:
         assert code == 0
         assert "0 cells run, 24 were there" in out
         assert str(tmp_path / "results" / "hand") in out
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+@pytest.mark.parametrize(("line", "folder"), [('name = "mine"\n', "mine"), ("", "hand")])
+def test_make_puts_the_page_beside_the_figures(grid: Path, line: str, folder: str) -> None:
+    grid.write_text(line + grid.read_text())
+    root = Path(__file__).parents[1]
+    done = subprocess.run(
+        ["make", "--dry-run", "bench", f"GRID={grid}"], cwd=root, capture_output=True, text=True, timeout=60
+    )
+    assert f"report {grid} --html plots/{folder}/report.html\n" in done.stdout
 
 
 class TestStrategies:

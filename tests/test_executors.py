@@ -19,20 +19,23 @@ from types import SimpleNamespace
 import pytest
 import torch
 from distributed import Client, LocalCluster
-from test_faults import wait_for
+from safetensors.torch import load_file
+from test_faults import forge, wait_for
 from tiny_grid import CELLS, Contents, contents, litter, write_grid
 
 from shrinkbench_bert import Grid, ResultStore, UserError, cli, run_grid
 from shrinkbench_bert import stages as stages_module
+from shrinkbench_bert.cache import part_path
 from shrinkbench_bert.executors.cluster import Cluster, LocalWorkers
 from shrinkbench_bert.executors.in_process import InProcess
 from shrinkbench_bert.executors.local_worker import dask_setup
 from shrinkbench_bert.failures import read_failure
 from shrinkbench_bert.fingerprints import fingerprints
-from shrinkbench_bert.locks import owner
+from shrinkbench_bert.locks import hold, owner, part_lock
 from shrinkbench_bert.logs import logging_to
 from shrinkbench_bert.runner import make_plan
-from shrinkbench_bert.work import Outcome, Site, Workbench
+from shrinkbench_bert.tensor_file import tensors_digest
+from shrinkbench_bert.work import Outcome, Site, Workbench, tidy
 
 PLUGIN = """
 from shrinkbench_bert import LayerStrategy, register_strategy
@@ -200,6 +203,48 @@ class TestAScoringPassInParts:
         )
         assert Workbench(Site("tiny", tmp_path, threads=1)).share(cells, wait=False) is Outcome.STORED
         assert scored == [(1, 3)]
+        assert litter(tmp_path) == []
+
+    @pytest.mark.parametrize("hostile", ["shape", "dtype", "missing", "strategy"])
+    def test_a_part_with_valid_digests_and_wrong_content_is_made_again(
+        self, split: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hostile: str
+    ) -> None:
+        store = ResultStore(tmp_path)
+        (cells, _) = make_plan(split, store).groups()
+        bench = Workbench(Site("tiny", tmp_path, threads=1))
+        for part in range(3):
+            assert bench.score_part(cells, part, wait=False) is Outcome.STORED
+        path = part_path(store, cells[0], 1)
+        whole = tensors_digest(load_file(path))
+        forge(path, hostile)
+        assert tensors_digest(load_file(path)) != whole
+        scored = []
+        original = stages_module.score
+        monkeypatch.setattr(
+            stages_module, "score", lambda *a, **k: scored.append(k["part"]) or original(*a, **k)
+        )
+        assert bench.score_part(cells, 1, wait=False) is Outcome.STORED
+        assert tensors_digest(load_file(path)) == whole
+        assert bench.share(cells, wait=False) is Outcome.STORED
+        assert scored == [(1, 3)]
+
+    @pytest.mark.parametrize("done", [True, False])
+    def test_the_locks_of_parts_that_a_killed_process_left_go(
+        self, split: Grid, tmp_path: Path, done: bool
+    ) -> None:
+        store, cell = ResultStore(tmp_path), next(split.cells())
+        if done:
+            run_grid(split, store)
+        half = part_path(store, cell, 1).with_name(f".{part_path(store, cell, 1).name}.x")
+        for left in (part_lock(store, cell, 1), part_lock(store, cell, 2), half):
+            left.parent.mkdir(parents=True, exist_ok=True)
+            left.write_text("")
+        plan = make_plan(split, store)
+        with hold(part_lock(store, cell, 2), wait=False):  # by one who is alive
+            tidy(store, plan.done, plan.missing)
+            assert not half.exists()
+            locks = list((tmp_path / ".cache" / "locks").rglob("*.lock"))
+            assert locks == [part_lock(store, cell, 2)]
         assert litter(tmp_path) == []
 
     @pytest.mark.parametrize("failing", [[0], [1, 2]])

@@ -190,6 +190,28 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+def forge(path: Path, hostile: str) -> None:
+    """Give a cache entry other content under valid digests, as one who knows the format could."""
+    with safe_open(path, framework="pt") as file:
+        depends_on = file.metadata()["depends_on"]
+    whole = read_tensors(path, depends_on)
+    assert whole is not None
+    name = sorted(whole.tensors)[0]
+    tensors, facts = dict(whole.tensors), dict(whole.facts)
+    if hostile == "shape":
+        tensors[name] = tensors[name].reshape(-1)[:1]
+    elif hostile == "dtype":
+        tensors[name] = tensors[name].to(torch.int32)
+    elif hostile == "missing":
+        del tensors[name]
+    elif hostile == "strategy":
+        of_one = name.partition("/")[0] + "/"
+        tensors = {other: value for other, value in tensors.items() if not other.startswith(of_one)}
+    else:
+        facts = {"training": ["?"], "evaluation": None}
+    write_tensors(path, TensorFile(tensors, facts), depends_on)
+
+
 class TestDamagedFiles:
     @pytest.mark.faults  # test_bad_input refuses more of them, within one process
     @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
@@ -214,7 +236,7 @@ class TestDamagedFiles:
     def test_a_cache_entry_with_valid_digests_and_wrong_content(
         self, grid: Path, undisturbed: Path, tmp_path: Path, hostile: str
     ) -> None:
-        """As one who knows the format could forge it: it is made again."""
+        """It is made again; likewise a part of the scores, see `test_executors`."""
         folder = tmp_path / "results" / "tiny"
         shutil.copytree(undisturbed, folder)
         cell = folder / "sst2" / "LayerRandom" / "keep-0.1_seed0.json"
@@ -223,21 +245,7 @@ class TestDamagedFiles:
             folder / ".cache" / "sst2" / "dense_seed0.safetensors",
             cell.with_suffix(".safetensors"),
         ):
-            with safe_open(path, framework="pt") as file:
-                depends_on = file.metadata()["depends_on"]
-            whole = read_tensors(path, depends_on)
-            assert whole is not None
-            name = sorted(whole.tensors)[0]
-            tensors, facts = dict(whole.tensors), dict(whole.facts)
-            if hostile == "shape":
-                tensors[name] = tensors[name].reshape(-1)[:1]
-            elif hostile == "dtype":
-                tensors[name] = tensors[name].to(torch.int32)
-            elif hostile == "missing":
-                del tensors[name]
-            else:
-                facts = {"training": ["?"], "evaluation": None}
-            write_tensors(path, TensorFile(tensors, facts), depends_on)
+            forge(path, hostile)
         assert finish(grid, tmp_path / "results") == contents(undisturbed)
 
     def test_a_fact_changed_in_the_dense_file(self, grid: Path, undisturbed: Path, tmp_path: Path) -> None:

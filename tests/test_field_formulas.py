@@ -15,15 +15,16 @@ from transformers import PreTrainedModel
 from shrinkbench_bert import LayerStrategy, Need, Signal, UserError, get_strategy, register_strategy, score
 
 Batch = dict[str, Tensor]
-KINDS = ("bert", "distilbert", "roberta", "electra")
+KINDS = ("bert", "distilbert", "roberta", "electra", "albert")
 TASKS = ("sst2", "stsb")
+PRUNABLE = (".layer.", ".pooler.", ".albert_layers.", ".embedding_hidden_mapping_in.")
 
 
 def prunable(model: nn.Module) -> dict[str, nn.Linear]:
     return {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and (".layer." in name or ".pooler." in name)
+        if isinstance(module, nn.Linear) and any(part in f"{name}." for part in PRUNABLE)
     }
 
 
@@ -316,6 +317,10 @@ def with_rescaled_functions(model: PreTrainedModel) -> PreTrainedModel:
     for name, module in model.named_modules():
         if name.endswith(".intermediate"):
             module.intermediate_act_fn = RescaledModule(nn.functional.gelu)
+        elif name.endswith(".albert_layers.0"):
+            module.activation = RescaledModule(nn.functional.gelu)
+        elif name == "albert":
+            module.pooler_activation = RescaledModule(torch.tanh)
         elif name.endswith(".ffn"):
             module.activation = RescaledModule(nn.functional.gelu)
         elif name.endswith(".pooler"):

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_grid import FIELD
+from tiny_grid import FIELD, write_grid
 from torch import Tensor
 from transformers import BertTokenizer
 
@@ -35,10 +35,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def file(tiny_checkpoint: Path, tiny_glue: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("grids") / "tiny.toml"
-    file.write_text(f"""
-        source = {json.dumps(str(tiny_glue))}
-        model = {json.dumps(str(tiny_checkpoint))}
+    rest = f"""
         tasks = ["sst2"]
         strategies = {json.dumps(FIELD)}
         keep = [0.5]
@@ -48,8 +45,8 @@ def file(tiny_checkpoint: Path, tiny_glue: Path, tmp_path_factory: pytest.TempPa
         epochs_dense = 2
         epochs_retrain = 1
         lr = 1e-2
-    """)
-    return file
+    """
+    return write_grid(tmp_path_factory.mktemp("grids"), tiny_checkpoint, tiny_glue, rest)
 
 
 def grid(file: Path, **changes: Any) -> Grid:
@@ -268,10 +265,10 @@ def test_tables_say_the_rounds_only_where_there_are_some(rounds: tuple[Path, Res
 def test_the_plan_says_how_long_rounds_take(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(planning_module, "_seconds_per_example", lambda stages: 1.0)
     text = describe_plan(make_plan(in_rounds(file), ResultStore(tmp_path)))
-    # 43 of 48 examples train, 5 choose the epoch, 24 validate: 2 epochs, scoring of 3 batches of 16 once
-    # plainly and twice noisily; then 3 rounds of one epoch, and two evaluations.
+    # 43 of 48 examples train, 5 choose the epoch, 24 validate: 2 epochs and an evaluation; then 3 rounds
+    # of a scoring pass of 3 batches of 16 and an epoch, and two evaluations.
     epoch = 43 + 5 / 3
-    seconds = 2 * epoch + 9 * 16 + 3 * epoch + 2 * 24 / 3
+    seconds = 2 * epoch + 24 / 3 + 3 * (3 * 16 + epoch) + 2 * 24 / 3
     assert f"about 0:0{round(seconds) // 60}:{round(seconds) % 60:02}" in text
 
 

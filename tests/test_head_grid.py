@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_grid import write_grid
 
 from shrinkbench_bert import Experiment, Grid, Result, ResultStore, UserError, run_grid
 from shrinkbench_bert import head_experiment as head_experiment_module
@@ -23,10 +24,7 @@ NAMES = ["HeadAttention", "HeadGradient", "HeadRandom"]
 
 @pytest.fixture(scope="module")
 def file(tiny_checkpoint: Path, tiny_glue: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("grids") / "tiny.toml"
-    file.write_text(f"""
-        source = {json.dumps(str(tiny_glue))}
-        model = {json.dumps(str(tiny_checkpoint))}
+    rest = f"""
         tasks = ["sst2"]
         strategies = {json.dumps(NAMES)}
         heads = [0.25, 0.5]
@@ -36,8 +34,8 @@ def file(tiny_checkpoint: Path, tiny_glue: Path, tmp_path_factory: pytest.TempPa
         epochs_dense = 1
         epochs_retrain = 1
         lr = 1e-2
-    """)
-    return file
+    """
+    return write_grid(tmp_path_factory.mktemp("grids"), tiny_checkpoint, tiny_glue, rest)
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,10 @@ from shrinkbench_bert import Result, ResultStore, UserError
 from shrinkbench_bert.grid import Cell
 from shrinkbench_bert.report import write_report
 from shrinkbench_bert.report.heads.header import HeadsHeader, nearest_to_paper
-from shrinkbench_bert.report.heads.maps import draw_correlation, draw_maps
+from shrinkbench_bert.report.heads.maps import correlations, draw_correlation, draw_maps
 from shrinkbench_bert.report.heads.summary import latency_frame
 from shrinkbench_bert.report.labels import TIMES
+from shrinkbench_bert.report.page.heads import heads
 from shrinkbench_bert.store import Fingerprints, Heads, digest
 from shrinkbench_bert.tasks import TASKS
 from shrinkbench_bert.timings import Latency, Timing, save_latency
@@ -157,6 +158,28 @@ def test_the_correlation_is_scipys() -> None:
     texts = [text.get_text() for text in figure.axes[0].texts]
     expected = spearmanr([1, 2, 3, 4], [2, 1, 4, 3]).statistic
     assert texts == ["1.00", f"{expected:.2f}\n± 0.00", f"{expected:.2f}\n± 0.00", "1.00"]
+
+
+def test_only_scores_of_the_same_seed_are_correlated() -> None:
+    """HeadEntropy has seeds 0 and 1; HeadRandom lacks seed 0, and has one that agrees and another one."""
+    scores = {1: [[1.0, 2.0], [3.0, 4.0]], 2: [[4.0, 3.0], [2.0, 1.0]]}
+    others = [
+        result.model_copy(update={"heads": result.heads.model_copy(update={"scores": scores[seed]})})
+        for seed in scores
+        for result in [head_result("HeadRandom", 0.5, seed)]
+    ]
+    entropy = [result for result in RESULTS if result.cell.strategy == "HeadEntropy"]
+    names, each = correlations([*entropy, *others])
+    assert names == ["HeadEntropy", "HeadRandom"]
+    assert each.tolist() == [[[1, pytest.approx(1)], [pytest.approx(1), 1]]]
+
+
+def test_without_a_seed_in_common_nothing_is_correlated() -> None:
+    results = [head_result("HeadEntropy", 0.5, 0), head_result("HeadRandom", 0.5, 1)]
+    header = HeadsHeader("hand", "minilm", None, "mini-glue", "sound", True)
+    assert draw_correlation(results, header, TASKS["sst2"]) is None
+    shown = heads(results, latency_frame([]), header)["correlation"]
+    assert shown == {"seeds": 0, "mean": [[None, None], [None, None]], "sd": None}
 
 
 def test_the_maps_show_scores_and_removals() -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
+from tiny_grid import write_grid
 from typer.testing import CliRunner
 
 from shrinkbench_bert import Grid, ResultStore, UserError, run_grid
@@ -20,17 +20,14 @@ A_HEAD = 3 * (8 * 16 + 8) + 16 * 8
 
 @pytest.fixture(scope="module")
 def grid(tiny_checkpoint: Path, tiny_glue: Path, tmp_path_factory: pytest.TempPathFactory) -> Grid:
-    file = tmp_path_factory.mktemp("grids") / "tiny.toml"
-    file.write_text(f"""
-        source = {json.dumps(str(tiny_glue))}
-        model = {json.dumps(str(tiny_checkpoint))}
+    rest = """
         tasks = ["sst2"]
         strategies = ["HeadMagnitude"]
         heads = [0.5, 0.75]
-        protocol = {{ rewind = "none" }}
-        recipe = {{ epochs_dense = 1, epochs_retrain = 1 }}
-    """)
-    return Grid.from_toml(file)
+        protocol = { rewind = "none" }
+        recipe = { epochs_dense = 1, epochs_retrain = 1 }
+    """
+    return Grid.from_toml(write_grid(tmp_path_factory.mktemp("grids"), tiny_checkpoint, tiny_glue, rest))
 
 
 @pytest.fixture(scope="module")

@@ -189,6 +189,12 @@ class TestSettings:
         (warning,) = warnings(found)
         assert "data_sha256 of sst2 (data / others); recipe.lr of sst2 (2e-05 / 1.0)" in warning
 
+    def test_values_that_begin_alike_are_shown_to_their_end(self, tmp_path: Path) -> None:
+        long = "a" * 63
+        results = [make_result(seed=seed, source=long + end) for seed, end in enumerate("bc")]
+        (warning,) = warnings(settings(read_pairs(saved(tmp_path, *results), tmp_path)))
+        assert f"source ({long}b / {long}c)" in warning
+
     def test_grids_in_folders_of_their_own_need_no_warning(self, tmp_path: Path) -> None:
         saved(tmp_path / "one", make_result(protocol="paper"))
         saved(tmp_path / "two", make_result())

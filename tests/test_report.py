@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import colorsys
 import itertools
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.colors as mcolors
@@ -16,13 +18,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from results_factory import make_result
 
+from shrinkbench_bert import strategy_names
 from shrinkbench_bert.errors import UserError
 from shrinkbench_bert.report import write_report
 from shrinkbench_bert.report.aggregate import by_compression, check_one_grid, long_form
 from shrinkbench_bert.report.drawing import draw
 from shrinkbench_bert.report.labels import DASH, TIMES, Header
 from shrinkbench_bert.report.layout import tables
-from shrinkbench_bert.report.style import STYLES, style
+from shrinkbench_bert.report.style import HEAD_STYLES, STYLES, Style, style
 from shrinkbench_bert.report.tables import latex, markdown, wide
 from shrinkbench_bert.store import Result, ResultStore
 from shrinkbench_bert.tasks import TASKS
@@ -137,17 +140,26 @@ def test_results_that_may_not_be_averaged_are_refused(other: Result):
 # Styles
 
 
-def test_known_styles_differ_in_colour_or_grey():
-    marks = [(look.marker, look.filled, look.dash) for look in STYLES.values()]
-    assert len(set(marks)) == len(STYLES)
-    assert len({look.marker for look in STYLES.values()}) == len(STYLES)
+@pytest.mark.parametrize(("styles", "of"), [(STYLES, "weights"), (HEAD_STYLES, "heads")])
+def test_every_builtin_strategy_has_a_look_that_no_other_has_even_in_grey(styles: dict[str, Style], of: str):
+    assert set(strategy_names(of)) <= styles.keys()
+    assert len(set(styles.values())) == len(styles)
+    assert len({(look.marker, look.filled, look.dash) for look in styles.values()}) == len(styles)
+
+
+def test_a_global_strategy_is_dashed_and_hollow_and_has_its_layerwise_hue():
+    for name, look in STYLES.items():
+        assert look.filled != name.startswith("Global")
+        own = STYLES.get(name.replace("Global", "Layer"), look)
+        hue, layers_hue = (colorsys.rgb_to_hls(*mcolors.to_rgb(each.color))[0] for each in (look, own))
+        assert hue == pytest.approx(layers_hue, abs=0.06), name
 
 
 def test_unknown_strategies_get_a_style_of_their_own():
-    unknown = {style(f"Strategy{i}") for i in range(200)}
+    unknown = {style(f"Strategy{i}") for i in range(2000)}
     assert len(unknown) > 100
-    assert not {look.dash for look in unknown} & {look.dash for look in STYLES.values()}
     assert not unknown & set(STYLES.values())
+    assert replace(STYLES["LayerGrad"], filled=False) in unknown  # one of 216 would look like it
 
 
 def test_a_strategy_looks_the_same_in_every_figure():

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
+from tiny_grid import write_grid
 from torch import nn
 
 from shrinkbench_bert import Grid, ResultStore, UserError, apply_masks, make_masks, run_grid
@@ -64,18 +64,16 @@ def test_a_mask_that_belongs_to_no_linear(make_model) -> None:
 
 @pytest.fixture(scope="module")
 def finished(tiny_checkpoint: Path, tiny_glue: Path, tmp_path_factory: pytest.TempPathFactory):
-    folder = tmp_path_factory.mktemp("sparse")
-    file = folder / "tiny.toml"
-    file.write_text(f"""
-        source = {json.dumps(str(tiny_glue))}
-        model = {json.dumps(str(tiny_checkpoint))}
+    rest = """
         tasks = ["sst2"]
         strategies = ["GlobalMagWeight"]
         keep = [0.5, 0.1]
         [recipe]
         epochs_dense = 1
         epochs_retrain = 1
-    """)
+    """
+    folder = tmp_path_factory.mktemp("sparse")
+    file = write_grid(folder, tiny_checkpoint, tiny_glue, rest)
     grid, store = Grid.from_toml(file), ResultStore(folder / "results" / "tiny")
     run_grid(grid, store)
     return grid, store

@@ -53,10 +53,10 @@ FIELD = [
 """Strategies that run end to end in `test_field_grid.py`."""
 
 
-def write_grid(folder: Path, checkpoint: Path, glue: Path) -> Path:
-    """Write the grid `tiny`."""
+def write_grid(folder: Path, checkpoint: Path, glue: Path, rest: str = TINY) -> Path:
+    """Write the grid `tiny`; `rest` is all but its source and model, as TOML."""
     path = folder / "tiny.toml"
-    path.write_text(f"source = {json.dumps(str(glue))}\nmodel = {json.dumps(str(checkpoint))}\n{TINY}")
+    path.write_text(f"source = {json.dumps(str(glue))}\nmodel = {json.dumps(str(checkpoint))}\n{rest}")
     return path
 
 

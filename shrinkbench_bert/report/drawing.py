@@ -42,15 +42,21 @@ _ZORDER = {SOLID: 3.0, LONG_DASHED: 3.1}
 """Broken lines go over solid ones, which show through their gaps."""
 _DODGE = 1.1
 """Points of paper between the markers of neighbouring strategies at one amount."""
+_USUAL_ROWS = 16
+"""Strategies that the legend has room for; with more of them the figure grows."""
+_LEGEND_ROW = 0.2
+"""Inches."""
 
 
 def draw(points: pd.DataFrame, header: Header, task: Task, metric: str, stage: str) -> Figure:
     """Draw one metric of one task at one stage; `points` are its rows of the long form."""
     lines = points[points["stage"] == stage]
     with mpl.rc_context(RC):
-        figure = Figure(figsize=(7.6, 4.8))
+        height = 4.8 + _LEGEND_ROW * max(0, lines["strategy"].nunique() - _USUAL_ROWS)
+        margins = 4.8 / height  # they stay as they are on paper
+        figure = Figure(figsize=(7.6, height))
         FigureCanvasAgg(figure)
-        axes = figure.add_axes((0.09, 0.2, 0.62, 0.66))
+        axes = figure.add_axes((0.09, 0.2 * margins, 0.62, 0.66 + 0.34 * (1 - margins)))
         entries = [
             *_references(axes, points, task, metric),
             *_strategies(axes, lines, header.requested(lines)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 Dash = tuple[int, tuple[float, ...]]
 
@@ -14,6 +14,7 @@ LONG_DASHED: Dash = (0, (9, 1.4))
 DASH_DOT: Dash = (0, (5, 1.4, 1.2, 1.4))
 LONG_DASH_DOT: Dash = (0, (11, 1.4, 1.2, 1.4))
 DOTTED: Dash = (0, (1.2, 1.6))
+PAIRED: Dash = (0, (5, 1, 5, 5))
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,10 @@ class Style:
 _SIZES = {"*": 9.0, "P": 7.2, "X": 7.2, "p": 7.2, "h": 6.6, "^": 6.4, "v": 6.4, "<": 6.4, ">": 6.4}
 
 
-# Hue says the family (Okabe and Ito's palette, safe for the colour-blind), shade and marker the
+# Hue says the family (first Okabe and Ito's palette, safe for the colour-blind), shade and marker the
 # member, dash the variant: global is dashed, smoothed has long dashes, shifted has dots between
-# dashes, random is dotted.
+# dashes, two of four has pairs of dashes, random is dotted. Marker, filled or hollow, and dash tell any
+# two apart without the colour.
 STYLES = {
     "LayerMagWeight": Style("#0072B2", "o", SOLID),
     "GlobalMagWeight": Style("#56B4E9", "s", DASHED, filled=False),
@@ -50,10 +52,28 @@ STYLES = {
     "LayerSmoothGrad": Style("#CC79A7", "*", LONG_DASHED),
     "LayerSmoothGradCAM": Style("#A0286E", "X", LONG_DASHED),
     "LayerSmoothGradCAMShift": Style("#4B1D5C", "p", LONG_DASH_DOT),
+    "GlobalSmoothGrad": Style("#CC79A7", "*", DASHED, filled=False),
+    "GlobalSmoothGradCAM": Style("#A0286E", "X", DASHED, filled=False),
+    "GlobalSmoothGradCAMShift": Style("#4B1D5C", "p", DASHED, filled=False),
     "LayerMagAct": Style("#8C6D1F", "h", SOLID),
     "GlobalMagAct": Style("#8C6D1F", "d", DASHED, filled=False),
+    "LayerMagWeight24": Style("#0072B2", "s", PAIRED),
+    "LayerMagAct24": Style("#8C6D1F", "d", PAIRED),
+    "GlobalLamp": Style("#1F2F8F", "o", DASHED, filled=False),
+    "LayerSnip": Style("#B2182B", ">", SOLID),
+    "GlobalSnip": Style("#B2182B", ">", DASHED, filled=False),
+    "LayerMovement": Style("#7A7FF0", "<", SOLID),
+    "GlobalMovement": Style("#7A7FF0", "<", DASHED, filled=False),
+    "LayerEmpiricalFisher": Style("#00A3B5", "s", SOLID),
+    "GlobalEmpiricalFisher": Style("#00A3B5", "D", DASHED, filled=False),
+    "LayerIntegratedGradients": Style("#7CA81B", "P", SOLID),
+    "GlobalIntegratedGradients": Style("#7CA81B", "P", DASHED, filled=False),
+    "LayerDeepLift": Style("#E8837E", "v", SOLID),
+    "GlobalDeepLift": Style("#E8837E", "^", DASHED, filled=False),
     "LayerRandom": Style("#555555", ">", DOTTED),
     "GlobalRandom": Style("#999999", "<", DOTTED, filled=False),
+    "LayerGrad": Style("#999933", "X", (0, (2.2, 1))),
+    "LayerUnweightedGradCAM": Style("#661100", "P", (0, (1.2, 1, 1.2, 3))),
 }
 # Never in one figure with the others, so that looks may come again. Attention metrics are blue and green.
 HEAD_STYLES = {
@@ -80,14 +100,15 @@ _OTHER_DASHES: tuple[Dash, ...] = (
 def style(strategy: str) -> Style:
     """Look a strategy's style up; an unknown name gets one that follows from the name alone.
 
-    The dash of an unknown strategy is none that a known one has.
+    No known strategy looks like an unknown one.
     """
     if strategy in _KNOWN:
         return _KNOWN[strategy]
     rest, color = divmod(zlib.crc32(strategy.encode()), len(_OTHER_COLORS))
     rest, marker = divmod(rest, len(_OTHER_MARKERS))
     dash = rest % len(_OTHER_DASHES)
-    return Style(_OTHER_COLORS[color], _OTHER_MARKERS[marker], _OTHER_DASHES[dash])
+    look = Style(_OTHER_COLORS[color], _OTHER_MARKERS[marker], _OTHER_DASHES[dash])
+    return look if look not in STYLES.values() else replace(look, filled=False)
 
 
 def order(strategies: Iterable[str]) -> list[str]:

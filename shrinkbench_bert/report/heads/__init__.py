@@ -68,4 +68,5 @@ def _figures(
         if not latencies.empty:
             yield f"heads_tradeoff_{name}", draw_tradeoff(part, latencies, header, task)
         yield f"heads_scores_{name}", draw_maps(of_task, header, task)
-        yield f"heads_correlation_{name}", draw_correlation(of_task, header, task)
+        if (correlation := draw_correlation(of_task, header, task)) is not None:
+            yield f"heads_correlation_{name}", correlation

@@ -70,8 +70,16 @@ def _map(axes: Axes, values: Array, colors: str) -> AxesImage:
 
 def head_scores(results: list[Result], strategy: str) -> Array:
     """(seeds, layers, heads); one result of each seed, as all amounts share their scores."""
-    by_seed = {r.cell.seed: r.heads.scores for r in results if r.cell.strategy == strategy and r.heads}
-    return np.asarray([by_seed[seed] for seed in sorted(by_seed)], np.float64)
+    by_seed = _scores_by_seed(results, strategy)
+    return np.asarray([by_seed[seed] for seed in sorted(by_seed)])
+
+
+def _scores_by_seed(results: list[Result], strategy: str) -> dict[int, Array]:
+    return {
+        r.cell.seed: np.asarray(r.heads.scores, np.float64)
+        for r in results
+        if r.cell.strategy == strategy and r.heads
+    }
 
 
 def removed_share(results: list[Result], strategy: str, fraction: float, shape: tuple[int, int]) -> Array:
@@ -89,23 +97,31 @@ def removed_share(results: list[Result], strategy: str, fraction: float, shape: 
 
 
 def correlations(results: list[Result]) -> tuple[list[str], Array]:
-    """Correlate (Spearman) the head scores of every two strategies: their names, (seeds, names, names)."""
+    """Correlate (Spearman) the head scores of every two strategies, of each seed that all have.
+
+    Returns their names, and (seeds, names, names).
+    """
     names = order(result.cell.strategy for result in results)
-    scores = {name: head_scores(results, name) for name in names}
-    seeds = min(len(of_strategy) for of_strategy in scores.values())
-    each = np.ones((seeds, len(names), len(names)))
-    for k in range(seeds):
+    scores = {name: _scores_by_seed(results, name) for name in names}
+    seeds = sorted(set.intersection(*(set(of_strategy) for of_strategy in scores.values())))
+    each = np.ones((len(seeds), len(names), len(names)))
+    for k, seed in enumerate(seeds):
         for i, a in enumerate(names):
             for j, b in enumerate(names):
                 if i != j:
-                    each[k, i, j] = spearmanr(scores[a][k].ravel(), scores[b][k].ravel()).statistic
+                    each[k, i, j] = spearmanr(scores[a][seed].ravel(), scores[b][seed].ravel()).statistic
     return names, each
 
 
-def draw_correlation(results: list[Result], header: HeadsHeader, task: Task) -> Figure:
-    """Draw Spearman's rank correlation between the head scores of every two strategies."""
+def draw_correlation(results: list[Result], header: HeadsHeader, task: Task) -> Figure | None:
+    """Draw Spearman's rank correlation between the head scores of every two strategies.
+
+    Returns None if there is no seed that all strategies have.
+    """
     names, each = correlations(results)
     seeds = len(each)
+    if not seeds:
+        return None
     with mpl.rc_context({**RC, "axes.grid": False}):
         size = 0.78 * len(names)
         figure = new_figure(size + 2.2, size + 1.0)

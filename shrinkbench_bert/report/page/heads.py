@@ -31,7 +31,7 @@ def heads(results: list[Result], latencies: pd.DataFrame, header: Header) -> dic
         "maps": {name: _maps(results, name, fractions) for name in order(names)},
         "correlation": {
             "seeds": len(each),
-            "mean": _rows(each.mean(axis=0)),
+            "mean": _rows(each.mean(axis=0) if len(each) else np.full(each.shape[1:], np.nan)),
             "sd": _rows(each.std(axis=0, ddof=1)) if len(each) > 1 else None,
         },
         "cost": _cost(results, latencies),

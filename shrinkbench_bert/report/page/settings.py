@@ -13,9 +13,6 @@ from shrinkbench_bert.report.folder import Pair, Stored
 from shrinkbench_bert.report.page.axes import asked
 from shrinkbench_bert.store import Result
 
-_SHOWN = 60
-"""Letters of a value in a warning; the table of provenance has all of it."""
-
 
 @dataclass(frozen=True)
 class Setting:
@@ -83,4 +80,4 @@ def _differences(several: list[Setting]) -> Iterator[str]:
                     values[name].append(str(value))
     for name, own in values.items():
         if len(own) > 1:
-            yield f"{name} ({' / '.join(value[:_SHOWN] for value in own)})"
+            yield f"{name} ({' / '.join(own)})"
