@@ -23,6 +23,7 @@ from shrinkbench_bert.blocks import PointwiseOnly, blocks, rows_of
 from shrinkbench_bert.data import Batch
 from shrinkbench_bert.errors import UserError
 from shrinkbench_bert.models import prunable_linears, prunable_parameters
+from shrinkbench_bert.passes import batches_read
 from shrinkbench_bert.protocol import Protocol
 from shrinkbench_bert.seeding import generator, seeded
 from shrinkbench_bert.signals import measure
@@ -186,20 +187,11 @@ class _Scorer:
         self.strategy = get_strategy(name).under(protocol)
         if self.strategy.scope == "heads":
             raise UserError(f"strategy {name!r} scores attention heads, not weights: see score_heads")
-        self.limit = self._batches(protocol)
+        self.limit = batches_read(self.strategy, protocol)
         self.sums: Scores = {}
         self.by_blocks: dict[str, bool] = {}
         """Whether a parameter's score may be computed some rows at a time; unknown at first."""
         self.unused = torch.Generator()
-
-    def _batches(self, protocol: Protocol) -> int:
-        if not self.strategy.needs:
-            return 0
-        if self.strategy.first_batch_only:
-            return 1
-        if self.strategy.smooth or Need.PATH_GRADIENT in self.strategy.needs:  # eta passes per batch
-            return protocol.smooth_batches
-        return protocol.clean_batches
 
     def add(self, name: str, signal: Signals, cut: Sequence[slice]) -> None:
         """Add what one batch says about one parameter, and find out whether it may be `cut` next time."""
