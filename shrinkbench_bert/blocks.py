@@ -31,9 +31,7 @@ class PointwiseOnly(TorchDispatchMode):
     Such code never reads a value of a tensor, so it has done on other values what it does on these.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.held = True
+    held: bool = True
 
     def __torch_dispatch__(
         self,

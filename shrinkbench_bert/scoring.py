@@ -196,7 +196,8 @@ class _Scorer:
     def add(self, name: str, signal: Signals, cut: Sequence[slice]) -> None:
         """Add what one batch says about one parameter, and find out whether it may be `cut` next time."""
         untried = len(cut) > 1 and name not in self.by_blocks
-        with PointwiseOnly() if untried else nullcontext() as watched:
+        watched = PointwiseOnly()
+        with watched if untried else nullcontext():
             value = self._value(name, signal)
         if untried and value.any():  # from zeros nothing is learnt
             self.by_blocks[name] = watched.held and self._is_equal_by_blocks(name, signal, cut, value)
