@@ -31,7 +31,10 @@ class PointwiseOnly(TorchDispatchMode):
     Such code never reads a value of a tensor, so it has done on other values what it does on these.
     """
 
-    held: bool = True
+    def __init__(self) -> None:
+        """Nothing is seen yet."""
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.held = True
 
     def __torch_dispatch__(
         self,
