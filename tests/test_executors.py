@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import dask
 import pytest
 import torch
 from distributed import Client, LocalCluster
@@ -156,6 +157,14 @@ class TestSameResults:
         with pytest.raises(UserError, match="its strategy differ"):
             run_grid(grid, ResultStore(tmp_path / "results"), executor)
         assert contents(tmp_path / "results") == {}
+
+
+def test_local_workers_keep_the_memory_that_they_free(cluster: LocalCluster) -> None:
+    assert dask.config.get("distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_")  # Dask's own
+    with Client(cluster) as client:
+        found = client.run(os.environ.get, "MALLOC_TRIM_THRESHOLD_")
+        assert set(found.values()) == {os.environ.get("MALLOC_TRIM_THRESHOLD_")}
+        assert set(client.run(os.environ.get, "OMP_NUM_THREADS").values()) <= {"1"}
 
 
 class TestAScoringPassInParts:

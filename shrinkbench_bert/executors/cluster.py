@@ -14,7 +14,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import lru_cache
@@ -29,6 +29,7 @@ from shrinkbench_bert.store import Fingerprints, ResultStore, write_atomically
 from shrinkbench_bert.work import Outcome, Progress, Site, Workbench
 
 try:
+    import dask.config
     from distributed import Client, Future, KilledWorker, LocalCluster, as_completed
 except ImportError as error:
     raise UserError("--workers and --scheduler need Dask: pip install 'shrinkbench-bert[cluster]'") from error
@@ -54,14 +55,15 @@ class LocalWorkers:
 
     def cluster(self) -> LocalCluster:
         """Start the processes; one that dies is started again."""
-        return LocalCluster(
-            n_workers=self.workers,
-            threads_per_worker=1,
-            memory_limit=None,
-            dashboard_address="127.0.0.1:0",  # not 8787, which another run may have
-            preload=["shrinkbench_bert.executors.local_worker"],
-            silence_logs=logging.ERROR,
-        )
+        with _freed_memory_kept():
+            return LocalCluster(
+                n_workers=self.workers,
+                threads_per_worker=1,
+                memory_limit=None,
+                dashboard_address="127.0.0.1:0",  # not 8787, which another run may have
+                preload=["shrinkbench_bert.executors.local_worker"],
+                silence_logs=logging.ERROR,
+            )
 
     def run(
         self, groups: Iterable[list[Cell]], site: Site, progress: Progress
@@ -76,6 +78,17 @@ class LocalWorkers:
             Client(cluster) as client,
         ):
             yield from drive(client, groups, site)
+
+
+def _freed_memory_kept() -> AbstractContextManager[object]:
+    """Leave the C library's allocator as it is in workers that are started.
+
+    Dask has them give freed memory back at once, and torch asks for it again in every step of a training:
+    a quarter of its time.
+    """
+    environment = dask.config.get("distributed.nanny.pre-spawn-environ")
+    kept = {name: value for name, value in environment.items() if name != "MALLOC_TRIM_THRESHOLD_"}
+    return dask.config.set({"distributed.nanny.pre-spawn-environ": kept})
 
 
 @dataclass(frozen=True)
