@@ -316,8 +316,8 @@ def test_with_retraining_every_value_is_a_grid_of_its_own(write: Write) -> None:
             assert own.loc[strategy, "sd"] == pytest.approx(accuracy.std())
         assert own.loc["dense", "mean"] == pytest.approx(rows["dense_accuracy"].mean())
         assert (own["seeds"] == 2).all()
-    drawn = files(folder / "plots", "*")
-    assert set(drawn) == {f"turned/ablation{x}" for x in ("_sst2.png", "_sst2.svg", ".md", ".csv")}
+    drawn = files(folder / "plots/turned", "*")
+    assert set(drawn) == {f"ablation{x}" for x in ("_sst2.png", "_sst2.svg", ".md", ".csv")}
     ablate(path)
     assert files(folder / "results", "keep-*.json") == stored
-    assert files(folder / "plots", "*") == drawn
+    assert files(folder / "plots/turned", "*") == drawn

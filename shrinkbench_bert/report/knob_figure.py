@@ -20,6 +20,8 @@ _DODGE = 0.07
 """Between neighbouring strategies at one value: equal numbers would hide each other."""
 _LONG = 4
 """Letters beyond which the values' names are turned, not to overlap."""
+_INCHES = 0.08
+"""That a letter of a turned name takes."""
 
 
 def draw_knob(points: pd.DataFrame, varied: Varied, header: Header) -> Figure:
@@ -27,21 +29,21 @@ def draw_knob(points: pd.DataFrame, varied: Varied, header: Header) -> Figure:
     task, columns = TASKS[points["task"].iloc[0]], amounts(points, header)
     measures = [m for m in (task.metric, REFERENCE, PLAIN) if (points["measure"] == m).any()]
     with mpl.rc_context(RC):
-        figure = canvas(2.8 + max(2.6, 0.3 * len(varied.values)) * len(columns), 1.8 + 2.2 * len(measures))
+        width = max(2.6, 0.3 * len(varied.values)) * len(columns)
+        figure = canvas(2.8 + width, 1.8 + 2.2 * len(measures) + _INCHES * _letters(varied))
         panels = figure.subplots(len(measures), len(columns), squeeze=False, sharex=True, sharey="row")
         for row, measure in zip(panels, measures, strict=True):
             for axes, amount in zip(row, columns, strict=True):
                 own = points[(points["measure"] == measure) & (points["amount"] == amount)]
                 _curves(axes, own, varied)
-                if row is panels[0]:
-                    axes.set_title(amount_title(amount, header), fontsize=SMALL)
             row[0].set_ylabel(_label(measure, varied))
             if measure in (REFERENCE, PLAIN):
                 row[0].set_ylim(-0.03, 1.03)
             elif labels.is_percent(measure):
                 row[0].yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:.4g}"))
-        for axes in panels[-1]:
-            axes.set_xlabel(varied.field)
+        for top, bottom, amount in zip(panels[0], panels[-1], columns, strict=True):
+            top.set_title(amount_title(amount, header), fontsize=SMALL)
+            bottom.set_xlabel(varied.field)
         legend(figure)
         words(figure, f"{task.title}: what {varied.field} does", _notes(points), header)
     return figure
@@ -71,8 +73,13 @@ def _curves(axes: Axes, own: pd.DataFrame, varied: Varied) -> None:
     chance = own.groupby("value")["chance"].min().reindex(varied.values)
     if chance.notna().any():
         axes.plot(range(len(chance)), chance, color="black", linestyle=DASHED, label="independent masks")
-    turned = max(map(len, varied.values)) > _LONG
-    axes.set_xticks(range(len(chance)), varied.values, rotation=90 if turned else 0)
+    axes.set_xticks(range(len(chance)), varied.values, rotation=90 if _letters(varied) else 0)
+
+
+def _letters(varied: Varied) -> int:
+    """Length of the longest name if names are turned, else 0."""
+    longest = max(map(len, varied.values))
+    return longest if longest > _LONG else 0
 
 
 def _label(measure: str, varied: Varied) -> str:
