@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from shrinkbench_bert import Cell, Protocol, ResultStore, UserError, cli, mask_iou
 from shrinkbench_bert.ablation import Ablation
-from shrinkbench_bert.ablation_run import AFTER_DENSE
+from shrinkbench_bert.ablation_run import AFTER_DENSE, run_ablation
 from shrinkbench_bert.analysis.knob import Varied, mask_points, metric_points
 from shrinkbench_bert.masks import unpack
 from shrinkbench_bert.models import load_model, prunable_parameters
@@ -70,6 +70,12 @@ def ablate(path: Path, *arguments: str) -> pd.DataFrame:
             cli.main()
     assert not stopped.value.code
     return pd.read_csv(path.parent / "plots/turned/ablation.csv", dtype={"value": str})
+
+
+def masks_of(path: Path, **changes: Any) -> pd.DataFrame:
+    """Compare the masks alone, as the command does, without drawing."""
+    ablation = Ablation.from_toml(path, changes)
+    return run_ablation(ablation, ResultStore(path.parent / "results"), masks_only=True).points
 
 
 def files(folder: Path, pattern: str) -> dict[str, bytes]:
@@ -256,15 +262,14 @@ class TestMasksOnly:
 
     def test_without_noise_smoothing_is_the_plain_gradient(self, write: Write) -> None:
         path = write('field = "protocol.noise_std"\nvalues = [0.0, 0.5]')
-        strategies = '["LayerMagGrad", "LayerSmoothGrad"]'
-        points = ablate(path, "--masks-only", "--set", f"strategies={strategies}")
+        points = masks_of(path, strategies=["LayerMagGrad", "LayerSmoothGrad"])
         smooth = points[points["measure"] == "LayerMagGrad"].set_index("value")["mean"]
         assert smooth["0.0"] == 1 > smooth["0.5"]
 
     def test_a_value_that_decides_the_dense_model_has_its_own(self, write: Write) -> None:
         values = '[{ base = "sound" }, { pooler = "excluded" }, { betas = [0.5, 0.9] }]'
         path = write(f'field = "protocol"\nvalues = {values}')
-        points = ablate(path, "--masks-only", "--set", "seeds=[0]")
+        points = masks_of(path, seeds=[0])
         dense = {path.parents[2].name for path in path.parent.rglob("dense_*.safetensors")}
         assert dense == {"turned-base-sound", "turned-betas-0.5-0.9"}
         points = points[points["measure"] == "reference"].set_index("value")
@@ -295,7 +300,7 @@ class TestMasksOnly:
 def test_with_retraining_every_value_is_a_grid_of_its_own(write: Write) -> None:
     path = write()
     folder = path.parent
-    ablate(path, "--masks-only")
+    masks_of(path)
     masks = files(folder / "results", "keep-*.safetensors")
     points = ablate(path)
     assert files(folder / "results", "keep-*.safetensors") == masks
