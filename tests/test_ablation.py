@@ -298,20 +298,19 @@ class TestMasksOnly:
 
 
 def test_with_retraining_every_value_is_a_grid_of_its_own(write: Write) -> None:
-    path = write()
+    path = write('field = "protocol.shift"\nvalues = [0, 10]')
     folder = path.parent
     masks_of(path)
     masks = files(folder / "results", "keep-*.safetensors")
     points = ablate(path)
     assert files(folder / "results", "keep-*.safetensors") == masks
     stored = files(folder / "results", "keep-*.json")
-    assert len(stored) == 3 * 3 * 2
+    assert len(stored) == 2 * 3 * 2
     # Each grid's own dense model is the one that the masks alone were made from.
     for seed in (0, 1):
-        a, *others = (load_file(p) for p in sorted((folder / "results").rglob(f"dense_seed{seed}.*")))
-        assert len(others) == 2
-        assert all(a[name].equal(other[name]) for other in others for name in a)
-    for value in ("0", "10", "1000000.0"):
+        a, b = (load_file(p) for p in (folder / "results").rglob(f"dense_seed{seed}.*"))
+        assert all(a[name].equal(b[name]) for name in a)
+    for value in ("0", "10"):
         frame = ResultStore(folder / "results" / f"turned-{value}").load()
         assert set(frame["grid"]) == {f"turned-{value}"}
         own = points[(points["value"] == value) & (points["measure"] == "accuracy")].set_index("strategy")

@@ -45,7 +45,7 @@ def draw_knob(points: pd.DataFrame, varied: Varied, header: Header) -> Figure:
             top.set_title(amount_title(amount, header), fontsize=SMALL)
             bottom.set_xlabel(varied.field)
         legend(figure)
-        words(figure, f"{task.title}: what {varied.field} does", _notes(points), header)
+        words(figure, f"{task.title} at every value of {varied.field}", _notes(points), header)
     return figure
 
 
