@@ -18,7 +18,7 @@ from shrinkbench_bert.tasks import TASKS
 
 _DODGE = 0.07
 """Between neighbouring strategies at one value: equal numbers would hide each other."""
-_LONG = 4
+_LONG = 5
 """Letters beyond which the values' names are turned, not to overlap."""
 _INCHES = 0.08
 """That a letter of a turned name takes."""
@@ -84,7 +84,7 @@ def _letters(varied: Varied) -> int:
 
 def _label(measure: str, varied: Varied) -> str:
     if measure == REFERENCE:
-        return f"mean IoU with the masks\nof {varied.reference}"
+        return f"mean IoU with the masks\nof the reference, {varied.reference}"
     if measure == PLAIN:
         return f"mean IoU with the masks\nof {PLAIN}"
     return labels.metric_label(measure).replace(", ", "\n")

@@ -34,7 +34,7 @@ def knob_tables(points: pd.DataFrame, varied: Varied, header: Header) -> str:
 
 def _title(measure: str, varied: Varied) -> str:
     if measure == REFERENCE:
-        return f"IoU with the masks of {varied.reference}"
+        return f"IoU with the masks of the reference, {varied.reference}"
     if measure == PLAIN:
         return f"IoU with the masks of {PLAIN}"
     return f"{METRICS[measure].label} after retraining"
