@@ -1,4 +1,4 @@
-"""The command line: run, status, plan, report, claims, checklist, compare, latency, strategies."""
+"""The command line: run, status, plan, report, ablate, claims, checklist, compare, latency, strategies."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from shrinkbench_bert.store import LATENCY_FOLDER, ResultStore
 
 if TYPE_CHECKING:
     from shrinkbench_bert.executors.base import Executor
+    from shrinkbench_bert.failures import FailedCell
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -35,16 +36,20 @@ def _experiments() -> Path:
     return Path(str(resources.files("shrinkbench_bert.experiments")))
 
 
-def _grid_names() -> list[str]:
-    """The grids that come along."""
-    return sorted(path.stem for path in _experiments().glob("*.toml"))
+def _ablations() -> Path:
+    return _experiments() / "ablations"
+
+
+def _names(folder: Path) -> list[str]:
+    """The grids, or the ablations, that come along."""
+    return sorted(path.stem for path in folder.glob("*.toml"))
 
 
 GridArgument = Annotated[
     str,
     typer.Argument(
         metavar="GRID",
-        help=f"A TOML file, or the name of a grid that comes along: {', '.join(_grid_names())}.",
+        help=f"A TOML file, or the name of a grid that comes along: {', '.join(_names(_experiments()))}.",
     ),
 ]
 ResultsOption = Annotated[
@@ -114,11 +119,7 @@ def run(
         raise typer.Exit(130) from None
     ran = len(plan.missing) - len(plan.failed)
     typer.echo(f"{ran} cells run, {len(plan.done)} were there; results in {store.folder}")
-    if plan.failed:
-        typer.echo(f"{len(plan.failed)} cells failed; the same command tries them again:", err=True)
-        for failure in plan.failed:
-            typer.echo(f"  {failure}", err=True)
-        raise typer.Exit(1)
+    _stop_for(plan.failed)
 
 
 @app.command()
@@ -189,6 +190,52 @@ def _write_page(grid: str, results: Path, plots: Path, path: Path) -> None:
     folder = _results_folder(grid, results)
     cells = write_page(folder, plots, path)
     typer.echo(f"page of {cells} cells of {folder}: {path}")
+
+
+@app.command()
+def ablate(
+    ablation: Annotated[
+        str,
+        typer.Argument(
+            metavar="ABLATION",
+            help="A TOML file, a grid with a table [knob], or the name of an ablation that comes along: "
+            f"{', '.join(_names(_ablations()))}.",
+        ),
+    ],
+    results: ResultsOption = Path("results"),
+    plots: Annotated[
+        Path, typer.Option("--plots", metavar="DIR", help="Where figures and tables go.")
+    ] = Path("plots"),
+    set_: SetOption = None,
+    masks_only: Annotated[
+        bool,
+        typer.Option("--masks-only", help="Compare masks alone and retrain nothing, which is far quicker."),
+    ] = False,
+) -> None:
+    """Turn one knob of a grid: run it at every value, and draw the metric and the masks against it.
+
+    Every value is a grid of its own, NAME-VALUE in the results folder; the same command carries on where
+    it was stopped, and draws anew what is there.
+    """
+    from shrinkbench_bert.ablation import Ablation
+    from shrinkbench_bert.ablation_run import run_ablation
+    from shrinkbench_bert.analysis.knob import Varied
+    from shrinkbench_bert.report.knob import write_ablation
+    from shrinkbench_bert.report.labels import Header
+
+    path = _find(ablation, "ablation", _ablations())
+    loaded = Ablation.from_toml(path, dict(_parse(setting) for setting in set_ or []))
+    found = run_ablation(loaded, ResultStore(results), masks_only=masks_only)
+    base, knob = loaded.base, loaded.knob
+    varied = Varied(knob.field, list(loaded.grids), knob.reference_label, knob.is_number)
+    header = Header(
+        base.name, base.model, base.layers, base.source, base.protocol.label, bool(base.compression)
+    )
+    written = write_ablation(found.points, varied, header, plots / base.name)
+    typer.echo(f"figures and tables in {plots / base.name}:")
+    for file in written:
+        typer.echo(f"  {file}")
+    _stop_for(found.failed)
 
 
 @app.command()
@@ -341,6 +388,15 @@ def strategies(
     typer.echo(tabulate(rows, headers="keys", tablefmt="simple"))
 
 
+def _stop_for(failed: list[FailedCell]) -> None:
+    """Exit with 1 if there is a failed cell."""
+    if failed:
+        typer.echo(f"{len(failed)} cells failed; the same command tries them again:", err=True)
+        for failure in failed:
+            typer.echo(f"  {failure}", err=True)
+        raise typer.Exit(1)
+
+
 def _executor(workers: int | None, scheduler: str | None, threads: int | None) -> Executor:
     if workers is None and scheduler is None:
         from shrinkbench_bert.executors.in_process import InProcess
@@ -357,14 +413,15 @@ def _load(grid: str, settings: list[str]) -> Grid:
     return Grid.from_toml(_find(grid), dict(_parse(setting) for setting in settings))
 
 
-def _find(grid: str) -> Path:
-    """Find a grid file, or one that comes along by its name."""
-    path = Path(grid)
+def _find(name: str, kind: str = "grid", folder: Path | None = None) -> Path:
+    """Find a grid file, or one that comes along, in `folder`, by its name."""
+    path = Path(name)
     if path.is_file() or path.suffix == ".toml":
         return path
-    packaged = _experiments() / f"{grid}.toml"
+    folder = folder or _experiments()
+    packaged = folder / f"{name}.toml"
     if not packaged.is_file():
-        raise UserError(f"no grid {grid!r}: give a .toml file, or one of {', '.join(_grid_names())}")
+        raise UserError(f"no {kind} {name!r}: give a .toml file, or one of {', '.join(_names(folder))}")
     return packaged
 
 

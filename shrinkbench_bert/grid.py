@@ -179,19 +179,13 @@ class Grid(BaseModel):
         ceiling of a model that is on this machine (for others `plan` and `run` check it first).
         """
         path = Path(path)
+        return cls.from_table(read_table(path, overrides), path)
+
+    @classmethod
+    def from_table(cls, table: dict[str, Any], path: Path) -> Self:
+        """Check what stands in the grid file `path`, as `read_table` reads it. Raises as `from_toml` does."""
         try:
-            table = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise UserError(
-                f"grid {str(path)!r}: {error.strerror or error}; give the path of a grid file"
-            ) from error
-        except ValueError as error:
-            raise UserError(f"grid {str(path)!r} is not TOML: {error}") from error
-        for key, value in (overrides or {}).items():
-            _override(table, key, value)
-        table.setdefault("name", path.stem)
-        try:
-            return cls._from_table(table, path.parent)
+            return cls._from_table({"name": path.stem, **table}, path.parent)
         except UserError as error:
             raise UserError(f"grid {str(path)!r}: {error}") from error
 
@@ -281,6 +275,21 @@ class Grid(BaseModel):
                         )
 
 
+def read_table(path: Path, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Read a grid file unchecked, with `overrides` in it. Raises UserError for a file that is not TOML."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(
+            f"grid {str(path)!r}: {error.strerror or error}; give the path of a grid file"
+        ) from error
+    except ValueError as error:
+        raise UserError(f"grid {str(path)!r} is not TOML: {error}") from error
+    for key, value in (overrides or {}).items():
+        override(table, key, value)
+    return table
+
+
 def check_amount(strategy: str, *, by_heads: bool) -> None:
     """Raise UserError unless the amount is of what the strategy scores: attention heads, or weights."""
     if get_strategy(strategy).scope == "heads" and not by_heads:
@@ -296,7 +305,8 @@ def _table(table: dict[str, Any], key: str) -> dict[str, Any]:
     return value
 
 
-def _override(table: dict[str, Any], key: str, value: Any) -> None:
+def override(table: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key of a grid file's table. Raises UserError where a part of it is no table."""
     *parents, last = key.split(".")
     for parent in parents:
         inner = table.setdefault(parent, {})

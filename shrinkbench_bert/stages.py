@@ -96,6 +96,7 @@ class Stages:
         store: keeps packed masks beside its results, and dense weights in its `.cache`, so that an
             interrupted grid carries on without them being made again; None keeps nothing.
         progress: told what is being done.
+        dense_of: other stages, whose dense model is this one's too; None fine-tunes its own.
     """
 
     def __init__(
@@ -105,12 +106,14 @@ class Stages:
         device: torch.device | None = None,
         store: ResultStore | None = None,
         progress: Progress = lambda stage: None,
+        dense_of: Stages | None = None,
     ) -> None:
         self.cells = cells
         self.cell = cells[0]
         self.device = device or resolve_device("auto")
         self.store = store
         self.progress = progress
+        self.dense_of = dense_of
         self.seconds: dict[str, float] = {}
         self.label = str(self.cell)
         self.current = ""
@@ -192,6 +195,8 @@ class Stages:
     @cached_property
     def dense(self) -> Dense:
         """Fine-tune the dense model, or take the stored one."""
+        if self.dense_of is not None:
+            return self.dense_of.dense
         path = self._dense_path()
         depends_on = self._digest()
         stored = read_tensors(path, depends_on) if path else None

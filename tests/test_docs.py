@@ -40,6 +40,7 @@ from shrinkbench_bert import (
     strategy,
     tasks,
 )
+from shrinkbench_bert.ablation import Knob
 from shrinkbench_bert.executors import cluster
 from shrinkbench_bert.executors.in_process import InProcess
 from shrinkbench_bert.store import ResultStore
@@ -198,8 +199,10 @@ class Follow:
                 self.monkeypatch.setitem(tasks.TASKS, task.name, task)
 
     def toml(self, block: Block) -> None:
-        """A grid, or a part of one."""
+        """A grid, or a part of one; or an ablation."""
         table = tomllib.loads(block.code)
+        if "knob" in table:
+            Knob.model_validate(table.pop("knob"))
         whole = {"tasks": ["sst2"], "strategies": ["LayerRandom"], "keep": [0.5], "name": "fragment"}
         as_written(Grid, {**whole, **table} if "tasks" not in table else {"name": "whole", **table}, Path())
 

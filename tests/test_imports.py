@@ -21,6 +21,7 @@ HEAVY = {"torch", "transformers", "datasets", "safetensors.torch", "accelerate",
 TORCHLESS = (
     "timings",
     "grid",
+    "ablation",
     "store",
     "tasks",
     "metrics",
@@ -136,7 +137,10 @@ class TestDirection:
         assert not heavy
 
     def test_nothing_below_the_experiment_imports_it(self) -> None:
-        above = {PACKAGE, *(f"{PACKAGE}.{name}" for name in ("cli", "runner", "planning", "work"))}
+        above = {
+            PACKAGE,
+            *(f"{PACKAGE}.{name}" for name in ("cli", "ablation_run", "runner", "planning", "work")),
+        }
         above |= {name for name in graph(lazy=True) if name.startswith(f"{PACKAGE}.executors")}
         for name, targets in graph(lazy=True).items():
             for upper in ("experiment", "work", "executors", "runner", "planning", "cli"):

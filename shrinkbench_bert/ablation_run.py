@@ -1,0 +1,143 @@
+"""An ablation carried out: every value's grid run, or its masks alone made, and the masks compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, NoReturn
+
+import pandas as pd
+from tqdm import tqdm
+
+from shrinkbench_bert.ablation import Ablation
+from shrinkbench_bert.analysis.bits import Bits, kept_by_both
+from shrinkbench_bert.analysis.knob import DENSE, PLAIN, REFERENCE, mask_points, metric_points
+from shrinkbench_bert.failures import FailedCell
+from shrinkbench_bert.grid import AMOUNTS, Cell
+from shrinkbench_bert.masks import Masks, pack
+from shrinkbench_bert.runner import make_plan, run_grid
+from shrinkbench_bert.stages import Stages, resolve_device
+from shrinkbench_bert.store import ResultStore
+from shrinkbench_bert.tasks import get_task
+from shrinkbench_bert.work import stored_result
+
+Kept = dict[tuple[str, str], dict[str, tuple[Bits, int]]]
+"""Packed masks and their sizes, by strategy and amount, and by tensor."""
+AFTER_DENSE = {
+    *("name", "clean_batches", "smooth_batches", "eta", "noise_std", "noise_on", "dropout"),
+    *("regression_loss", "shift", "layer_mag_grad", "mag_grad_batches", "padding", "pooler_activation"),
+    *("pooler", "ties", "rewind"),
+}
+"""Fields of a protocol that decide scores, masks or rewinding, and no dense model."""
+
+
+@dataclass(frozen=True)
+class Ablated:
+    """What came of an ablation."""
+
+    points: pd.DataFrame
+    """As `analysis.knob` has them: of every metric that is stored, and of the masks."""
+    failed: list[FailedCell]
+
+
+def run_ablation(ablation: Ablation, results: ResultStore, *, masks_only: bool) -> Ablated:
+    """Run every value's grid in a folder of its own below `results`, and compare their masks.
+
+    Args:
+        ablation: what to run.
+        results: the folder above the grids' ones.
+        masks_only: retrain nothing: the reference's dense model is scored for all values that do not
+            decide it. Masks are stored where their grid's run finds them, and metrics that an earlier
+            run has stored are taken along.
+
+    Raises:
+        UserError: as `make_plan`, for every value and before any long work.
+    """
+    stores = {value: results.grid(grid.name) for value, grid in ablation.grids.items()}
+    for value, grid in ablation.grids.items():
+        make_plan(grid, stores[value])
+    failed: list[FailedCell] = []
+    for value, grid in ablation.grids.items() if not masks_only else ():
+        failed += run_grid(grid, stores[value]).failed
+    points = mask_points(_compare_masks(ablation, stores))
+    metrics = _stored_metrics(ablation, stores)
+    if not metrics.empty:
+        points = pd.concat([metric_points(metrics), points], ignore_index=True)
+    return Ablated(points, failed)
+
+
+def _compare_masks(ablation: Ablation, stores: dict[str, ResultStore]) -> pd.DataFrame:
+    """Count what masks keep in common: rows as `mask_points` takes them."""
+    groups = list(product(ablation.base.tasks, ablation.base.seeds))
+    total = len(groups) * len(ablation.grids)
+    with tqdm(total=total, desc=f"{ablation.base.name}, masks", unit="value") as bar:
+        return pd.DataFrame(
+            row for task, seed in groups for row in _compare(ablation, stores, task, seed, bar)
+        )
+
+
+def _compare(
+    ablation: Ablation, stores: dict[str, ResultStore], task: str, seed: int, bar: tqdm[NoReturn]
+) -> Iterator[dict[str, Any]]:
+    device, reference = resolve_device(ablation.base.device), ablation.knob.reference_label
+    first: Stages | None = None
+    of_reference: Kept = {}
+    for value, grid in sorted(ablation.grids.items(), key=lambda item: item[0] != reference):
+        cells = [cell for cell in grid.cells() if (cell.task, cell.seed) == (task, seed)]
+        shared = first if first and _share_dense(first.cell, cells[0]) else None
+        bar.set_postfix_str(f"{task}, seed {seed}: {value}")
+        stages = Stages(cells, device=device, store=stores[value], dense_of=shared)
+        kept = {(cell.strategy, cell.amount): _packed(stages.masks(cell)) for cell in cells}
+        if first is None:
+            first, of_reference = stages, kept
+        for (strategy, amount), masks in kept.items():
+            others = {REFERENCE: of_reference[strategy, amount]}
+            if strategy != PLAIN and (PLAIN, amount) in kept:
+                others[PLAIN] = kept[PLAIN, amount]
+            point = {"task": task, "amount": amount, "strategy": strategy, "value": value, "seed": seed}
+            for measure, other in others.items():
+                for tensor, counts in _counts(masks, other).items():
+                    yield {**point, "measure": measure, "tensor": tensor, **counts}
+        bar.update()
+
+
+def _share_dense(one: Cell, other: Cell) -> bool:
+    after: Any = {"strategy": True, "protocol": AFTER_DENSE, "recipe": {"epochs_retrain"}}
+    after |= dict.fromkeys(AMOUNTS, True)
+    return one.model_dump(exclude=after) == other.model_dump(exclude=after)
+
+
+def _packed(masks: Masks) -> dict[str, tuple[Bits, int]]:
+    return {name: (bits.numpy(), masks[name].numel()) for name, bits in pack(masks).items()}
+
+
+def _counts(a: dict[str, tuple[Bits, int]], b: dict[str, tuple[Bits, int]]) -> dict[str, dict[str, int]]:
+    """By tensor that both have: one of them may leave the pooler out."""
+    counts = {}
+    for name, (bits, n) in a.items():
+        if name in b:
+            other, _ = b[name]
+            kept_a, kept_b = kept_by_both(bits, bits), kept_by_both(other, other)
+            counts[name] = {"n": n, "kept_a": kept_a, "kept_b": kept_b, "both": kept_by_both(bits, other)}
+    return counts
+
+
+def _stored_metrics(ablation: Ablation, stores: dict[str, ResultStore]) -> pd.DataFrame:
+    """Read what is stored of every value: rows as `metric_points` takes them."""
+    rows: dict[Any, dict[str, Any]] = {}
+    for value, grid in ablation.grids.items():
+        for cell in grid.cells():
+            result = stored_result(stores[value], cell)
+            metric = get_task(cell.task).metric
+            evaluations = {cell.strategy: result.after_retraining, DENSE: result.dense} if result else {}
+            for strategy, evaluation in evaluations.items():
+                point = {"task": cell.task, "amount": cell.amount, "strategy": strategy, "value": value}
+                # All cells of a seed carry the same dense model: it counts once.
+                rows[(*point.values(), cell.seed)] = {
+                    **point,
+                    "measure": metric,
+                    "seed": cell.seed,
+                    "number": evaluation.metrics[metric],
+                }
+    return pd.DataFrame(rows.values())

@@ -1,0 +1,90 @@
+"""The tables of an ablation: its values by strategies, one table per task, measure and amount."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any
+
+import pandas as pd
+from tabulate import tabulate
+
+from shrinkbench_bert.analysis.knob import DENSE, PLAIN, REFERENCE, Varied
+from shrinkbench_bert.metrics import METRICS
+from shrinkbench_bert.report import labels
+from shrinkbench_bert.report.canvas import amount_title, amounts
+from shrinkbench_bert.report.labels import Header
+from shrinkbench_bert.report.style import order
+from shrinkbench_bert.tasks import TASKS
+
+_PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
+
+
+def knob_tables(points: pd.DataFrame, varied: Varied, header: Header) -> str:
+    """Render Markdown from rows of `mask_points` and `metric_points`."""
+    blocks = [f"# Ablation of {varied.field}", " · ".join(header.parts()).replace("_", r"\_")]
+    for task, of_task in points.groupby("task", sort=False):
+        for measure, of_measure in of_task.groupby("measure", sort=False):
+            for amount in amounts(of_measure, header):
+                own = of_measure[of_measure["amount"] == amount]
+                title = f"{TASKS[str(task)].title}, {amount_title(amount, header)}"
+                blocks.append(f"## {title}: {_title(str(measure), varied)}")
+                blocks += [_caption(own, str(measure)), _table(own, str(measure), varied)]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _title(measure: str, varied: Varied) -> str:
+    if measure == REFERENCE:
+        return f"IoU with the masks of the reference, {varied.reference}"
+    if measure == PLAIN:
+        return f"IoU with the masks of {PLAIN}"
+    return f"{METRICS[measure].label} after retraining"
+
+
+def _caption(own: pd.DataFrame, measure: str) -> str:
+    seeds = labels.seeds_label(own.assign(n_seeds=own["seeds"]))
+    spread = f"{_PLUS_MINUS} sample standard deviation over seeds" if own["seeds"].max() > 1 else "no spread"
+    if measure not in (REFERENCE, PLAIN):
+        return f"{labels.metric_label(measure)}. {seeds}, {spread}."
+    few, many = int(own["tensors"].min()), int(own["tensors"].max())
+    tensors = f"{many}" if few == many else f"{few} to {many}"
+    return (
+        f"IoU of kept weights: mean over {tensors} weight matrices, those that both masks have, and over "
+        f"{seeds}, {spread}; in brackets the lowest of all tensors and seeds. Independent masks: "
+        f"{_chance(own)}."
+    )
+
+
+def _chance(own: pd.DataFrame) -> str:
+    low, high = (f"{value:.3f}" for value in (own["chance"].min(), own["chance"].max()))
+    return low if low == high else f"{low} to {high}"
+
+
+def _table(own: pd.DataFrame, measure: str, varied: Varied) -> str:
+    names = order(set(own["strategy"]) - {DENSE})
+    names = [DENSE, *names] if (own["strategy"] == DENSE).any() else names
+    found = {(row["value"], row["strategy"]): row for row in own.to_dict("records")}
+    rows = [
+        [
+            f"{value} (reference)" if value == varied.reference else value,
+            *(_entry(found.get((value, name)), measure) for name in names),
+        ]
+        for value in varied.values
+    ]
+    return tabulate(
+        rows,
+        headers=[varied.field, *names],
+        tablefmt="pipe",
+        disable_numparse=True,
+        colalign=("left", *["right"] * len(names)),
+    )
+
+
+def _entry(row: dict[Hashable, Any] | None, measure: str) -> str:
+    if row is None:
+        return labels.DASH
+    is_iou = measure in (REFERENCE, PLAIN)
+    mean, sd = (
+        f"{value:.3f}" if is_iou else labels.number(measure, value) for value in (row["mean"], row["sd"])
+    )
+    spread = f" {_PLUS_MINUS} {sd}" if row["seeds"] > 1 else ""
+    return f"{mean}{spread} ({row['lowest']:.2f})" if is_iou else f"{mean}{spread}"
