@@ -25,7 +25,7 @@ from shrinkbench_bert.work import stored_result
 Kept = dict[tuple[str, str], dict[str, tuple[Bits, int]]]
 """Packed masks and their sizes, by strategy and amount, and by tensor."""
 AFTER_DENSE = {
-    *("name", "clean_batches", "smooth_batches", "eta", "noise_std", "noise_on", "dropout"),
+    *("name", "clean_batches", "smooth_batches", "eta", "noise_std", "tokens_at_once", "noise_on", "dropout"),
     *("regression_loss", "shift", "layer_mag_grad", "mag_grad_batches", "padding", "pooler_activation"),
     *("pooler", "ties", "rewind"),
 }
