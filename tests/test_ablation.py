@@ -285,7 +285,7 @@ class TestMasksOnly:
         assert others == {"optimizer", "betas", "reset_optimizer", "selection"}
         released = {field: getattr(Protocol.named("released"), field) for field in AFTER_DENSE - {"name"}}
         changed = {**released, "pooler": "excluded", "rewind": "none", "shift": 3, "clean_batches": 1}
-        changed |= {"smooth_batches": 1, "eta": 3}
+        changed |= {"smooth_batches": 1, "eta": 3, "tokens_at_once": 64}
         sound = Protocol()
         assert all(changed[field] != getattr(sound, field) for field in changed)
         fields: dict[str, Any] = {"source": str(tiny_glue), "model": str(tiny_checkpoint), "task": "stsb"}

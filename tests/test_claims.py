@@ -231,6 +231,13 @@ class TestShare:
         )
         assert (found.verdict, found.ours) == ("not decidable", "\N{EN DASH}")
 
+    def test_a_gain_that_is_not_clear_of_0_is_no_whole_to_have_a_share_of(self) -> None:
+        sample = make_sample({"A": 1.0}, keep=0.147, noise=3, baseline=0.6)
+        found = only(performance.share(self.test, evidence(sample)))
+        assert found.verdict == "not decidable"
+        assert "whether the dense model gains" in found.why
+        assert "[" not in found.ours
+
     def test_the_share_by_hand(self) -> None:
         found = only(performance.share(self.test, evidence(make_sample({"A": 1.1}, keep=0.147, noise=0))))
         assert found.ours == "A at 14.7 % kept: 60% [60%, 60%]"

@@ -179,12 +179,17 @@ def share(test: Share, evidence: Evidence) -> list[Finding]:
         losses = sample.stack([test.strategy, DENSE])
         own, dense = losses.mean(axis=(1, 2))
         drawn = bootstrap_means(losses)
-        shares = (sample.baseline - drawn[0]) / (sample.baseline - drawn[1])
-        low, high = np.quantile(shares, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-        retained = (sample.baseline - own) / (sample.baseline - dense)
-        ours = f"{test.strategy} at {percent([sample.keep])}: {retained:.0%} [{low:.0%}, {high:.0%}]"
+        tails = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
+        gains, retained = sample.baseline - drawn, (sample.baseline - own) / (sample.baseline - dense)
+        ours = f"{test.strategy} at {percent([sample.keep])}: {retained:.0%}"
+        judgement: Judgement = ("not decidable", "whether the dense model gains anything is not known itself")
+        if np.quantile(gains[1], tails[0]) > 0:
+            shares = np.divide(gains[0], gains[1], out=np.full_like(gains[0], np.nan), where=gains[1] > 0)
+            low, high = np.nanquantile(shares, tails)
+            ours += f" [{low:.0%}, {high:.0%}]"
+            judgement = _share(low, high, test.share)
         _, seeds, examples = losses.shape
-        findings.append(finding(sample.task, ours, seeds, _share(low, high, test.share), examples))
+        findings.append(finding(sample.task, ours, seeds, judgement, examples))
     return findings or nothing(f"{test.strategy} at {percent([test.keep_at_most])} or less")
 
 
