@@ -423,6 +423,11 @@ def test_a_wrong_block_is_noticed(code: str, reader: Path, monkeypatch: pytest.M
     parsed.cache_clear()
 
 
+def test_the_table_of_speed_is_the_measured_one() -> None:
+    measured = (ROOT / "tests" / "benchmarks" / "results.md").read_text()
+    assert measured.strip() in (ROOT / "docs" / "speed.md").read_text()
+
+
 def test_nothing_is_excused_without_need() -> None:
     """Whatever the lists above let pass stands on some page."""
     every = [block for page in PAGES for block in blocks(page)]
