@@ -426,7 +426,7 @@ def _noise(model: nn.Module, linears: Mapping[str, nn.Linear], protocol: Protoco
     every = [m for m in model.modules() if isinstance(m, nn.Linear)]
     handles = [
         linear.register_forward_hook(
-            lambda module, inputs, output: output + protocol.noise_std * torch.randn_like(output)
+            lambda module, inputs, output: torch.randn_like(output).mul_(protocol.noise_std).add_(output)
         )
         for linear in (every if protocol.noise_on == "all" else linears.values())
     ]

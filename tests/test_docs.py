@@ -58,6 +58,7 @@ NOT_RUN = {
     "done": "needs GPUs",
     "do": "needs GPUs",
     "kill": "kills a process",
+    "export": "sets what a process that starts reads, and this one has started",
 }
 NOT_RUN_OPTIONS = {"--scheduler": "needs a Dask cluster; tests/test_executors.py has one"}
 NOT_RUN_PYTHON = {"from dask_jobqueue": "needs SLURM and a package that is not installed"}
@@ -249,6 +250,11 @@ def check_make(arguments: list[str]) -> None:
     for argument in arguments:
         if argument.startswith("GRID="):
             assert (ROOT / "experiments" / f"{argument[5:]}.toml").is_file(), argument
+        elif "=" in argument:
+            variable = argument.partition("=")[0]
+            assert re.search(rf"^{re.escape(variable)} *\?=", makefile, re.MULTILINE), (
+                f"make {argument}: no variable"
+            )
         else:
             assert re.search(rf"^{re.escape(argument)}:", makefile, re.MULTILINE), (
                 f"make {argument}: no target"

@@ -226,7 +226,7 @@ def test_smoothed_scores_against_brute_force(
 
     def recording(tensor: Tensor) -> Tensor:
         drawn.append(randn_like(tensor))
-        return drawn[-1]
+        return drawn[-1].clone()
 
     model = make_model("bert", task).double()
     batches = make_batches(model, task, 2)
