@@ -250,7 +250,7 @@ class _Scorer:
 @torch.no_grad()
 def _add(scorers: Sequence[_Scorer], name: str, signal: Signals) -> None:
     """Add what one batch says about one parameter: all pointwise formulas on one block, then on the next."""
-    cut = blocks(signal.weight.shape)
+    cut = blocks(signal.weight.shape) if signal.weight.is_cpu else []  # a GPU wants few large kernels
     pointwise = [scorer for scorer in scorers if scorer.by_blocks.get(name)]
     for scorer in scorers:
         if scorer not in pointwise:

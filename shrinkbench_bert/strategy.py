@@ -189,8 +189,9 @@ class Strategy(ABC):
     def score(self, s: Any) -> Tensor:
         """Score one parameter on one batch: a `Signal` in, a tensor of `s.weight`'s shape out.
 
-        Scores are summed over batches. A strategy that needs no data is called once. For attention
-        heads see `HeadStrategy`.
+        Scores are summed over batches. A strategy that needs no data is called once. The score depends
+        on the signal alone: a formula may be called twice for one batch, and a formula of pointwise
+        operations for a few rows of a parameter at a time. For attention heads see `HeadStrategy`.
         """
 
     def finish(self, total: Tensor) -> Tensor:
