@@ -160,10 +160,11 @@ class TestSameResults:
 
 
 def test_local_workers_keep_the_memory_that_they_free(cluster: LocalCluster) -> None:
-    assert dask.config.get("distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_")  # Dask's own
+    of_dask = dask.config.get("distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_")
     with Client(cluster) as client:
         found = client.run(os.environ.get, "MALLOC_TRIM_THRESHOLD_")
-        assert set(found.values()) == {os.environ.get("MALLOC_TRIM_THRESHOLD_")}
+        assert len(found) == 2
+        assert str(of_dask) not in found.values()
         assert set(client.run(os.environ.get, "OMP_NUM_THREADS").values()) <= {"1"}
 
 
