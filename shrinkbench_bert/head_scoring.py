@@ -16,6 +16,7 @@ from shrinkbench_bert import objective
 from shrinkbench_bert.data import Batch
 from shrinkbench_bert.errors import UserError, unknown
 from shrinkbench_bert.heads import AttentionLayer, attention_layers, gated_heads
+from shrinkbench_bert.hooks import in_place
 from shrinkbench_bert.protocol import Protocol
 from shrinkbench_bert.scoring import untouched
 from shrinkbench_bert.seeding import generator
@@ -241,11 +242,8 @@ def _recorded_attention(layers: list[AttentionLayer]) -> Iterator[list[Tensor | 
         layer.attention.register_forward_hook(lambda m, i, outputs, place=place: record(place, outputs))
         for place, layer in enumerate(layers)
     ]
-    try:
+    with in_place(handles):
         yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager

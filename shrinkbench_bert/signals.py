@@ -15,6 +15,7 @@ from transformers.activations import ACT2CLS
 from shrinkbench_bert import objective
 from shrinkbench_bert.data import Batch
 from shrinkbench_bert.errors import UserError
+from shrinkbench_bert.hooks import in_place
 from shrinkbench_bert.models import encoder, prunable_linears, prunable_parameters
 from shrinkbench_bert.protocol import Protocol
 from shrinkbench_bert.seeding import seeded
@@ -126,13 +127,9 @@ def rescaled_gradients(model: PreTrainedModel, batch: Batch, task: Task, protoco
             f"{type(model).__name__} has no activation function that is a module: no rescaled gradient"
         )
     parameters = prunable_parameters(model, protocol)
-    handles = [function.register_forward_hook(_rescale) for function in functions]
-    try:
-        with _dropout(model, protocol):
-            return _gradients(model(**_inputs(batch)).logits, parameters, batch, task, protocol)
-    finally:
-        for handle in handles:
-            handle.remove()
+    rescaling = (function.register_forward_hook(_rescale) for function in functions)
+    with in_place(rescaling), _dropout(model, protocol):
+        return _gradients(model(**_inputs(batch)).logits, parameters, batch, task, protocol)
 
 
 _MEASURES: dict[Need, Measure] = {
@@ -181,11 +178,8 @@ def _calls(linears: Mapping[str, nn.Linear]) -> Iterator[list[tuple[str, Tensor,
         linear.register_forward_hook(lambda module, inputs, output, name=name: record(name, inputs, output))
         for name, linear in linears.items()
     ]
-    try:
+    with in_place(handles):
         yield calls
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager
