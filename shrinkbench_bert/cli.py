@@ -244,8 +244,8 @@ def claims(
         list[Path],
         typer.Argument(
             metavar="RESULTS...",
-            help="A grid's folder of results, such as results/quick; further ones only serve claims that "
-            "compare two grids.",
+            help="A grid's folder of results, such as results/quick; further ones only serve the claim that "
+            "compares it with the same strategies scored on one batch.",
         ),
     ],
 ) -> None:
@@ -259,8 +259,8 @@ def claims(
     stores = [ResultStore(folder) for folder in results]
     of_grid, *others = [read_grid(store)[0] for store in stores]
     found = overlaps(stores[0], of_grid)
-    more = [result for other in others for result in other]
-    typer.echo(plain(decide_claims(of_grid, found, more, load_latencies(stores[0]))))
+    one_batch = [result for other in others for result in other]
+    typer.echo(plain(decide_claims(of_grid, found, one_batch, load_latencies(stores[0]))))
 
 
 @app.command()
@@ -281,6 +281,38 @@ def checklist(
     from shrinkbench_bert.report.checklist_table import describe_checklist
 
     typer.echo(describe_checklist(results, plots))
+
+
+@app.command()
+def study(
+    results: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RESULTS...",
+            help="Grids' folders of results, each with tasks that the others do not have.",
+        ),
+    ],
+    page: Annotated[Path, typer.Option(metavar="FILE", help="The Markdown file that is written.")],
+    one_batch: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="RESULTS",
+            help="A folder of the same strategies run with protocol.clean_batches=1 and "
+            "protocol.smooth_batches=1. May be given several times.",
+        ),
+    ] = None,
+    plots: Annotated[
+        Path, typer.Option("--plots", metavar="DIR", help="Where the grids' figures are, as `report` has it.")
+    ] = Path("plots"),
+) -> None:
+    """Write one page over several grids: what drives the gain, the papers' claims, what is left open.
+
+    Draws the figures of what each ingredient of a score is worth; those of each grid are `report`'s.
+    """
+    from shrinkbench_bert.report.study import write_study
+
+    for path in write_study(results, one_batch or [], plots, page):
+        typer.echo(f"  {path}")
 
 
 @app.command()

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from shrinkbench_bert import cli
 from shrinkbench_bert.analysis.losses import DENSE, Sample
+from shrinkbench_bert.analysis.one_batch import beside_one_batch
 from shrinkbench_bert.analysis.overlaps import overlaps
 from shrinkbench_bert.grid import Cell
 from shrinkbench_bert.report.claims import _TESTS, decide_claims, heads, masks, performance
@@ -60,7 +61,7 @@ def make_sample(
 
 
 def evidence(*found: Sample, iou: pd.DataFrame = NO_IOU) -> Evidence:
-    return Evidence(list(found), iou, {})
+    return Evidence(list(found), iou)
 
 
 def only(findings: list[Finding]) -> Finding:
@@ -182,16 +183,21 @@ class TestNoBetter:
 class TestBatches:
     test = Batches(kind="batches", keep=[0.361], strategies=["A"])
 
+    def found(self, many: float, one: float) -> Finding:
+        merged = beside_one_batch([make_sample({"A": many})], [make_sample({"A": one})])
+        return only(performance.batches(self.test, evidence(*merged)))
+
     def test_many_batches_against_one(self) -> None:
-        one, many = make_sample({"A": 1.9}), make_sample({"A": 1.0})
-        found = Evidence([many], NO_IOU, {1: [one], 100: [many]})
-        assert only(performance.batches(self.test, found)).verdict == "supported"
-        turned = Evidence([many], NO_IOU, {1: [many], 100: [one]})
-        assert only(performance.batches(self.test, turned)).verdict == "contradicted"
+        assert self.found(many=1.0, one=1.9).verdict == "supported"
+        assert self.found(many=1.9, one=1.0).verdict == "contradicted"
+
+    def test_another_amount_is_no_counterpart(self) -> None:
+        (alone,) = beside_one_batch([make_sample({"A": 1.0})], [make_sample({"A": 1.9}, keep=0.147)])
+        assert alone.strategies == ["A"]
 
     def test_what_is_missing_is_said(self) -> None:
-        found = only(performance.batches(self.test, Evidence([], NO_IOU, {20: [make_sample({"A": 1})]})))
-        assert "smooth_batches = 1 beside more (there: 20)" in found.why
+        found = only(performance.batches(self.test, evidence(make_sample({"A": 1}))))
+        assert "a grid with protocol.smooth_batches = 1" in found.why
 
 
 class TestPlateau:

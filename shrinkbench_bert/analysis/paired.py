@@ -14,6 +14,8 @@ Array = NDArray[np.float64]
 
 CONFIDENCE = 0.95
 _REPLICATES = 4000
+_ROUNDING = 1e-13
+"""Below which a spread is that of float sums; losses are of the order of 1."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def difference(losses: Array, weights: Sequence[float]) -> Difference:
     seeds, examples = paired.shape
     mean = float(paired.mean())
     error = float(bootstrap_means(paired[None])[0].std(ddof=1))
-    if error < 1e-15:
+    if error < _ROUNDING:
         return Difference(mean, mean, mean, float(abs(mean) < 1e-15), seeds, examples)
     freedom = _degrees_of_freedom(paired)
     reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * error

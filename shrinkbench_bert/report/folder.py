@@ -56,10 +56,11 @@ class Pair:
         return {seed: Pair(self.name, stored, self.figures) for seed, stored in parts.items()}
 
 
-def read_pairs(folder: Path, plots: Path) -> list[Pair]:
+def read_pairs(folder: Path, plots: Path, above: Path | None = None) -> list[Pair]:
     """Read the results of a grid, or of several grids below a folder, task by task.
 
-    A grid's figures lie in `plots/<grid>`. Raises UserError if there is no such folder, if it has no
+    A grid's figures lie in `plots/<grid>`. Files are named relative to `folder`, or to one above it, which
+    tells the pairs of several grids apart. Raises UserError if there is no such folder, if it has no
     results, or if one of them is damaged or lies where it does not belong.
     """
     if not folder.is_dir():
@@ -67,7 +68,7 @@ def read_pairs(folder: Path, plots: Path) -> list[Pair]:
     store = ResultStore(folder)
     found: dict[Path, list[Stored]] = {}
     for path in store.paths():
-        result, place = store.read(path), path.relative_to(folder)
+        result, place = store.read(path), path.relative_to(above or folder)
         if place.parts[-3:] != result.cell.path.parts:
             raise UserError(
                 f"result {str(path)!r} is of {str(result.cell.path)!r}, which is no place below "

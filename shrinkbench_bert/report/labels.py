@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Self
 
+import numpy as np
 import pandas as pd
 
 from shrinkbench_bert.metrics import METRICS
-from shrinkbench_bert.tasks import Task
+from shrinkbench_bert.tasks import TASKS, Task
 
 MINI_GLUE = "mini-GLUE (synthetic stand-in)"
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -153,6 +154,22 @@ def undefined_label(points: pd.DataFrame) -> str:
     undefined = int(points["n_undefined"].sum())
     total = undefined + int(points["n_seeds"].sum())
     return f"{undefined} of {counted(total, 'result')} undefined and left out" if undefined else ""
+
+
+def loss(task: str, value: float) -> str:
+    """Word a difference of losses: MSE as it is, accuracy in points."""
+    return f"{value:.3f} MSE" if TASKS[task].regression else f"{100 * value:.1f} points"
+
+
+def loss_interval(task: str, value: float, low: float, high: float) -> str:
+    """Word a difference of losses with its interval."""
+    scale, digits = (1, 3) if TASKS[task].regression else (100, 1)
+    return f"{loss(task, value)}{brackets(scale * low, scale * high, digits)}"
+
+
+def brackets(low: float, high: float, digits: int = 3) -> str:
+    """Word an interval; empty where there is none."""
+    return "" if np.isnan(low) else f" [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def _ends(values: pd.Series[float]) -> tuple[float, float]:

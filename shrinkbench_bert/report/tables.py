@@ -44,19 +44,23 @@ def markdown(laid_out: list[Table], header: Header) -> str:
     """Render Markdown: a caption above each table, the best of each column in bold."""
     blocks = ["# Results", " · ".join(header.parts()).replace("_", r"\_")]
     for table in laid_out:
-        rows = [
-            [name, *(f"**{entry.text}**" if entry.best else entry.text for entry in entries)]
-            for name, entries in table.rows.items()
-        ]
-        grid = tabulate(
-            rows,
-            headers=["strategy", *table.columns.values()],
-            tablefmt="pipe",
-            disable_numparse=True,
-            colalign=("left", *["right"] * len(table.columns)),
-        )
-        blocks += [f"## {table.title}", table.caption, grid]
+        blocks += [f"## {table.title}", table.caption, markdown_table(table)]
     return "\n\n".join(blocks) + "\n"
+
+
+def markdown_table(table: Table) -> str:
+    """Render one table, the best of each column in bold."""
+    rows = [
+        [name, *(f"**{entry.text}**" if entry.best else entry.text for entry in entries)]
+        for name, entries in table.rows.items()
+    ]
+    return tabulate(
+        rows,
+        headers=["strategy", *table.columns.values()],
+        tablefmt="pipe",
+        disable_numparse=True,
+        colalign=("left", *["right"] * len(table.columns)),
+    )
 
 
 def latex(laid_out: list[Table], header: Header) -> str:

@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from shrinkbench_bert.analysis.losses import samples
+from shrinkbench_bert.analysis.one_batch import beside_one_batch
 from shrinkbench_bert.analysis.overlaps import Overlaps
 from shrinkbench_bert.analysis.similarity import with_iou
 from shrinkbench_bert.report.claims import heads, masks, performance
@@ -35,7 +35,7 @@ _TESTS: dict[str, Callable[[Any, Evidence], list[Finding]]] = {
 def decide_claims(
     results: Sequence[Result],
     found: Overlaps,
-    others: Sequence[Result] = (),
+    one_batch: Sequence[Result] = (),
     latencies: Sequence[Latency] = (),
 ) -> list[tuple[Claim, list[Finding]]]:
     """Decide the ledger's claims on one grid's results: those about heads, or those about weights.
@@ -43,22 +43,17 @@ def decide_claims(
     Args:
         results: of the grid.
         found: overlaps of its masks.
-        others: results of further grids, for claims that compare two of them: the same strategies
-            scored on one batch and on many.
+        one_batch: results of further grids, for the claim that compares smoothed strategies with
+            themselves scored on one batch; those with more are passed over.
         latencies: of the grid's models without some of their heads.
 
     Raises:
         UserError: damaged predictions, or results of one task on different examples.
     """
-    groups = defaultdict(list)
-    for result in (*others, *results):
-        groups[result.cell.protocol.smooth_batches].append(result)
-    own = samples(results)
+    one = [result for result in one_batch if result.cell.protocol.smooth_batches == 1]
     evidence = Evidence(
-        own,
+        beside_one_batch(samples(results), samples(one)),
         with_iou(found.counts),
-        # Of one grid alone they are the same, and there may be many.
-        {batches: samples(group) if others else own for batches, group in groups.items()},
         {
             sum(map(len, heads.removed.values())) / sum(heads.total): size.multiply_adds_kept
             / size.multiply_adds

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-import numpy as np
 import pandas as pd
 
 from shrinkbench_bert.analysis.losses import Sample
@@ -27,10 +26,9 @@ class Evidence:
     """What the tests may look at."""
 
     samples: list[Sample]
+    """Strategies scored on one batch stand beside the others, under names of their own."""
     iou: pd.DataFrame
     """`with_iou` of the grid's masks; without rows if none are known."""
-    by_smooth_batches: dict[int, list[Sample]]
-    """Samples of all grids given, by the number of batches that smoothed scores saw."""
     multiply_adds: dict[float, float] = field(default_factory=dict)
     """Of the dense model's, by the fraction of heads removed."""
     latencies: Sequence[Latency] = ()
@@ -92,19 +90,3 @@ def removed(heads: Sequence[float]) -> str:
 def percent(keep: Sequence[float]) -> str:
     """Word amounts: `14.7 % and 8.7 % kept`."""
     return " and ".join(f"{100 * k:.3g} %" for k in keep) + " kept"
-
-
-def loss(task: str, value: float) -> str:
-    """Word a difference of losses: MSE as it is, accuracy in points."""
-    return f"{value:.3f} MSE" if TASKS[task].regression else f"{100 * value:.1f} points"
-
-
-def loss_interval(task: str, value: float, low: float, high: float) -> str:
-    """Word a difference of losses with its interval."""
-    scale, digits = (1, 3) if TASKS[task].regression else (100, 1)
-    return f"{loss(task, value)}{brackets(scale * low, scale * high, digits)}"
-
-
-def brackets(low: float, high: float, digits: int = 3) -> str:
-    """Word an interval; empty where there is none."""
-    return "" if np.isnan(low) else f" [{low:.{digits}f}, {high:.{digits}f}]"

@@ -14,15 +14,13 @@ from shrinkbench_bert.report.claims.finding import (
     Finding,
     Judgement,
     at,
-    brackets,
     finding,
-    loss,
     nothing,
     removed,
 )
 from shrinkbench_bert.report.claims.ledger import Falls, Negligible
 from shrinkbench_bert.report.claims.performance import words
-from shrinkbench_bert.report.labels import TIMES, counted
+from shrinkbench_bert.report.labels import TIMES, brackets, counted, loss
 from shrinkbench_bert.tasks import TASKS
 
 _EVERY = "any task"

@@ -13,13 +13,13 @@ from shrinkbench_bert.report.claims.finding import (
     Evidence,
     Finding,
     Judgement,
-    brackets,
     finding,
     is_near,
     nothing,
     percent,
 )
 from shrinkbench_bert.report.claims.ledger import Depth, Overlap, Pairs
+from shrinkbench_bert.report.labels import brackets
 from shrinkbench_bert.tasks import TASKS
 
 Interval = tuple[float, float, float]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 
 from shrinkbench_bert.analysis.losses import DENSE, Sample
+from shrinkbench_bert.analysis.one_batch import on_one_batch
 from shrinkbench_bert.analysis.paired import CONFIDENCE, Difference, bootstrap_means, difference, holm
 from shrinkbench_bert.report.claims.finding import (
     LEVEL,
@@ -19,13 +19,12 @@ from shrinkbench_bert.report.claims.finding import (
     at,
     by_task,
     finding,
-    loss,
-    loss_interval,
     nothing,
     percent,
     removed,
 )
 from shrinkbench_bert.report.claims.ledger import Alike, Batches, Better, NoBetter, Plateau, Share
+from shrinkbench_bert.report.labels import loss, loss_interval
 from shrinkbench_bert.tasks import TASKS
 
 
@@ -117,23 +116,10 @@ def _advantages(
 
 def batches(test: Batches, evidence: Evidence) -> list[Finding]:
     """Compare strategies scored on many batches with themselves scored on one."""
-    counts = sorted(evidence.by_smooth_batches)
-    if len(counts) < 2 or counts[0] != 1:
-        there = ", ".join(map(str, counts)) or "none"
-        return nothing(f"protocol.smooth_batches = 1 beside more (there: {there})")
-    many = {(s.task, s.amount): s for s in evidence.by_smooth_batches[counts[-1]]}
-    merged = []
-    for one in evidence.by_smooth_batches[1]:
-        if other := many.get((one.task, one.amount)):
-            losses = other.losses | {_one_batch(name): values for name, values in one.losses.items()}
-            merged.append(replace(other, losses=losses))
-    worse = [_one_batch(name) for name in test.strategies]
-    claim = Better(kind="better", keep=test.keep, better=test.strategies, worse=worse)
-    return better(claim, replace(evidence, samples=merged))
-
-
-def _one_batch(name: str) -> str:
-    return f"{name} on 1 batch"
+    worse = [on_one_batch(name) for name in test.strategies]
+    if not any(name in sample.losses for sample in evidence.samples for name in worse):
+        return nothing("a grid with protocol.smooth_batches = 1 to set beside this one")
+    return better(Better(kind="better", keep=test.keep, better=test.strategies, worse=worse), evidence)
 
 
 def plateau(test: Plateau, evidence: Evidence) -> list[Finding]:

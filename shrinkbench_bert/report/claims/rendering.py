@@ -33,6 +33,12 @@ def plain(decided: Decided) -> str:
 
 
 def markdown(decided: Decided, setting: list[str]) -> str:
+    """Render as a Markdown page: what it is of, the verdicts counted, and the table."""
+    where = " · ".join(setting).replace("_", r"\_")
+    return "\n\n".join(["# Claims", where, summary(decided), table(decided)]) + "\n"
+
+
+def table(decided: Decided) -> str:
     """Render as a Markdown table, one row per finding."""
     rows = [
         [claim.gist, f"{claim.paper}, {claim.place}", f.task or DASH, f.ours, f.n, f"**{f.verdict}**", f.why]
@@ -41,9 +47,7 @@ def markdown(decided: Decided, setting: list[str]) -> str:
     ]
     rows = [[text.replace("|", r"\|") for text in row] for row in rows]
     headers = ["claim", "place", "task", "ours [95 % interval]", "n", "verdict", "why"]
-    table = tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True)
-    where = " · ".join(setting).replace("_", r"\_")
-    return "\n\n".join(["# Claims", where, summary(decided), table]) + "\n"
+    return tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True)
 
 
 def summary(decided: Decided) -> str:

@@ -1,0 +1,86 @@
+"""What each ingredient of a score is worth: paired differences, at every amount and over all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shrinkbench_bert.analysis.losses import Sample
+from shrinkbench_bert.analysis.paired import Difference, difference, holm
+from shrinkbench_bert.report.contrasts.contrast import Contrast
+
+Array = NDArray[np.float64]
+Verdict = Literal["better", "worse", "no difference", "inconclusive"]
+
+LEVEL = 0.05
+MARGIN = 0.05
+"""Below which a difference is none: a fraction of what the dense model gains over the baseline."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One contrast on one task. Differences are advantages: positive if the ingredient helps."""
+
+    contrast: Contrast
+    pairs: int
+    """How many of the contrast's pairs have results."""
+    by_amount: dict[str, Difference]
+    """From the mildest amount to the hardest."""
+    overall: Difference
+    """Of the mean loss over these amounts."""
+    p: float
+    """Of `overall`, after Holm's correction for all contrasts of the task."""
+    margin: float
+    """In the unit of the loss."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the interval of `overall` says. One seed says nothing of another one."""
+        found = self.overall
+        if found.seeds > 1:
+            if self.p < LEVEL:
+                return "better" if found.mean > 0 else "worse"
+            if -self.margin < found.low and found.high < self.margin:
+                return "no difference"
+        return "inconclusive"
+
+
+def estimate(of_task: Sequence[Sample], contrasts: Sequence[Contrast]) -> list[Estimate]:
+    """Estimate every contrast that the samples of one task can tell of.
+
+    Pairs count alike. Of a contrast the amounts are taken at which all of its pairs have results, and
+    the seeds that are there at all of these.
+    """
+    found = [(c, *_advantages(of_task, c)) for c in contrasts]
+    found = [(c, pairs, losses) for c, pairs, losses in found if losses]
+    overall = [_difference(np.mean(list(losses.values()), axis=0)) for *_, losses in found]
+    margin = MARGIN * float(np.mean([sample.dense_advantage for sample in of_task]))
+    return [
+        Estimate(c, pairs, {name: _difference(own) for name, own in losses.items()}, whole, p, margin)
+        for (c, pairs, losses), whole, p in zip(found, overall, holm([d.p for d in overall]), strict=True)
+    ]
+
+
+def _advantages(of_task: Sequence[Sample], contrast: Contrast) -> tuple[int, dict[str, Array]]:
+    """Mean advantages per example over the pairs, (seeds, examples), by amount; and how many pairs."""
+    pairs = [pair for pair in contrast.pairs if any(s.losses.keys() >= set(pair) for s in of_task)]
+    names = [name for pair in pairs for name in pair]
+    complete = [s for s in of_task if names and s.losses.keys() >= set(names)]
+    seeds = sorted(set.intersection(*(set(s.seeds(names)) for s in complete))) if complete else []
+    if not seeds:
+        return 0, {}
+    return len(pairs), {
+        s.amount: np.mean(
+            [[s.losses[without][seed] - s.losses[given][seed] for seed in seeds] for given, without in pairs],
+            axis=0,
+        )
+        for s in complete
+    }
+
+
+def _difference(advantages: Array) -> Difference:
+    return difference(advantages[None], [1])

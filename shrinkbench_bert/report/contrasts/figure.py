@@ -1,0 +1,83 @@
+"""What each ingredient of a score is worth, as one forest plot per task."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+import matplotlib as mpl
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from shrinkbench_bert.report.canvas import SMALL, amount_title, canvas, words
+from shrinkbench_bert.report.contrasts.estimates import MARGIN, Estimate
+from shrinkbench_bert.report.drawing import RC
+from shrinkbench_bert.report.labels import Header, counted
+from shrinkbench_bert.tasks import TASKS
+
+_COLORS = {"better": "#00735C", "worse": "#B2182B", "no difference": "#0072B2", "inconclusive": "#777777"}
+_ROW = 0.42
+"""Inches."""
+_LABEL = 52
+"""Letters in a line of a row's label."""
+_SPREAD = 0.3
+"""Of a row, over which its amounts are set."""
+
+
+def draw_contrasts(task: str, estimates: Sequence[Estimate], header: Header) -> Figure:
+    """Draw the advantage of every contrast of one task: over all amounts, and small at each."""
+    amounts = list(dict.fromkeys(amount for e in estimates for amount in e.by_amount))
+    shades = dict(zip(amounts, sns.color_palette("flare", len(amounts)), strict=True))
+    scale = 1 if TASKS[task].regression else 100
+    with mpl.rc_context(RC):
+        figure = canvas(9.6, 1.9 + _ROW * len(estimates))
+        axes = figure.subplots()
+        margin = scale * estimates[0].margin
+        axes.axvspan(-margin, margin, color="#EFEFEF", zorder=0)
+        axes.axvline(0, color="black", linewidth=0.8)
+        for place, e in enumerate(estimates):
+            _row(axes, place, e, shades, scale)
+        axes.set_yticks(range(len(estimates)), [_wrapped(e) for e in estimates], fontsize=SMALL)
+        axes.set_ylim(len(estimates) - 0.4, -0.6)
+        axes.grid(axis="y", visible=False)
+        unit = "mean squared error" if TASKS[task].regression else "points of accuracy"
+        axes.set_xlabel(f"advantage in {unit}: right of 0 the ingredient helps")
+        for amount in amounts:
+            axes.plot([], [], "o", color=shades[amount], markersize=4, label=amount_title(amount, header))
+        for verdict in dict.fromkeys(e.verdict for e in estimates):
+            axes.plot([], [], "D", color=_COLORS[verdict], markersize=5.5, label=f"over all: {verdict}")
+        figure.legend(loc="outside right upper", frameon=False, fontsize=SMALL)
+        words(
+            figure,
+            f"{TASKS[task].title}: what each ingredient of a score is worth",
+            _notes(estimates),
+            header,
+        )
+    return figure
+
+
+def _row(
+    axes: Axes, place: int, e: Estimate, shades: dict[str, tuple[float, float, float]], scale: int
+) -> None:
+    for i, (amount, d) in enumerate(e.by_amount.items()):
+        y = place + _SPREAD * ((i + 0.5) / len(e.by_amount) - 0.5) * 2
+        axes.plot([scale * d.low, scale * d.high], [y, y], color=shades[amount], linewidth=0.7, alpha=0.6)
+        axes.plot(scale * d.mean, y, "o", color=shades[amount], markersize=3)
+    whole, color = e.overall, _COLORS[e.verdict]
+    axes.plot([scale * whole.low, scale * whole.high], [place, place], color=color, linewidth=2.6, zorder=4)
+    axes.plot(scale * whole.mean, place, "D", color=color, markersize=6, markeredgecolor="white", zorder=5)
+
+
+def _wrapped(e: Estimate) -> str:
+    return textwrap.fill(e.contrast.gist, _LABEL)
+
+
+def _notes(estimates: Sequence[Estimate]) -> list[str]:
+    fewest = min(estimates, key=lambda e: e.overall.seeds).overall
+    return [
+        "bars: 95 % intervals by a paired bootstrap over examples and seeds",
+        f"{counted(fewest.seeds, 'seed')}, {counted(fewest.examples, 'example')}",
+        f"grey: {100 * MARGIN:.0f} % of what the dense model gains over the baseline",
+        "verdicts after Holm's correction for the number of contrasts",
+    ]

@@ -1,0 +1,93 @@
+"""Contrasts as a Markdown table, as sentences, and as rows of numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+from tabulate import tabulate
+
+from shrinkbench_bert.report.contrasts.estimates import MARGIN, Estimate
+from shrinkbench_bert.report.labels import counted, loss, loss_interval
+
+COLUMNS = [
+    "task",
+    "contrast",
+    "amount",
+    "pairs",
+    "advantage",
+    "low",
+    "high",
+    "p",
+    "p_holm",
+    "seeds",
+    "examples",
+]
+_OVERALL = "all"
+_VERDICTS = {"better": "Helps", "worse": "Harms", "no difference": "Makes no difference"}
+
+
+def table(task: str, estimates: Sequence[Estimate]) -> str:
+    """Render one task's contrasts, a row for each, and what the columns say."""
+    rows = [
+        [
+            e.contrast.gist.replace("|", r"\|"),
+            str(e.pairs),
+            str(len(e.by_amount)),
+            loss_interval(task, e.overall.mean, e.overall.low, e.overall.high),
+            "< 0.001" if e.p < 0.001 else f"{e.p:.3f}",
+            f"**{e.verdict}**" if e.verdict != "inconclusive" else e.verdict,
+        ]
+        for e in estimates
+    ]
+    headers = ["ingredient", "pairs", "amounts", "advantage [95 % interval]", "p (Holm)", "verdict"]
+    return tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True)
+
+
+def caption(task: str, estimates: Sequence[Estimate]) -> str:
+    """Say how the numbers of `table` are made, and what their verdicts mean."""
+    seeds = sorted({e.overall.seeds for e in estimates})
+    several = f"{seeds[0]} to {seeds[-1]} seeds" if len(seeds) > 1 else counted(seeds[0], "seed")
+    of = counted(len(estimates), "contrast")
+    return (
+        "Each row compares pairs of strategies that differ in one ingredient alone; the advantage is the "
+        f"mean over its pairs and amounts, positive if the ingredient helps. {several}, "
+        f"{counted(estimates[0].overall.examples, 'example')}; interval and p by a paired bootstrap over "
+        f"both and Student's t, p after Holm's correction for the {of} of the task. No difference: the "
+        f"interval lies within ± {loss(task, estimates[0].margin)}, {100 * MARGIN:.0f} % of what the dense "
+        "model gains over the baseline. All else is inconclusive."
+    )
+
+
+def sentences(task: str, estimates: Sequence[Estimate]) -> list[str]:
+    """Say for each verdict which ingredients have it."""
+    found = []
+    for verdict, says in _VERDICTS.items():
+        named = [e for e in estimates if e.verdict == verdict]
+        if named:
+            each = "; ".join(
+                f"{_short(e)} ({loss_interval(task, e.overall.mean, e.overall.low, e.overall.high)})"
+                for e in named
+            )
+            found.append(f"{says}: {each}.")
+    unknown = [_short(e) for e in estimates if e.verdict == "inconclusive"]
+    if unknown:
+        found.append(f"Inconclusive: {'; '.join(unknown)}.")
+    return found
+
+
+def numbers(task: str, estimates: Sequence[Estimate]) -> pd.DataFrame:
+    """List every difference, at each amount and over all, as rows of `COLUMNS`; p_holm of the latter only."""
+    rows = [
+        (task, e.contrast.id, amount, e.pairs, d.mean, d.low, d.high, d.p, p, d.seeds, d.examples)
+        for e in estimates
+        for amount, d, p in [
+            *((amount, d, None) for amount, d in e.by_amount.items()),
+            (_OVERALL, e.overall, e.p),
+        ]
+    ]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _short(estimate: Estimate) -> str:
+    return estimate.contrast.gist.split(":")[0]

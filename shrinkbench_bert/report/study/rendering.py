@@ -1,0 +1,179 @@
+"""The page of a study, section by section."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from tabulate import tabulate
+
+from shrinkbench_bert.analysis.losses import DENSE
+from shrinkbench_bert.report import labels
+from shrinkbench_bert.report.checklist_table import Checked
+from shrinkbench_bert.report.claims.rendering import Decided
+from shrinkbench_bert.report.claims.rendering import table as claims_table
+from shrinkbench_bert.report.contrasts.estimates import Estimate
+from shrinkbench_bert.report.contrasts.rendering import caption, sentences, table
+from shrinkbench_bert.report.figures import figure_name
+from shrinkbench_bert.report.layout import tables
+from shrinkbench_bert.report.study.grids import StudyGrid
+from shrinkbench_bert.report.tables import markdown_table
+from shrinkbench_bert.store import Result
+from shrinkbench_bert.tasks import TASKS
+
+Estimates = dict[str, list[Estimate]]
+"""By task."""
+
+
+def what_was_run(grids: Sequence[StudyGrid], one_batch: Sequence[Result]) -> Iterator[str]:
+    """Name data, recipe, amounts and cost of every task, and what was not run."""
+    rows = []
+    for grid in grids:
+        for task in grid.tasks:
+            own = [r for r in grid.results if r.cell.task == task]
+            first = own[0]
+            recipe, data, points = first.cell.recipe, first.data, grid.points[grid.points["task"] == task]
+            rows.append(
+                [
+                    f"{TASKS[task].title}, `{grid.header.grid}`",
+                    f"{data.train:,} / {data.holdout:,} / {data.validation:,}",
+                    f"{recipe.epochs_dense} + {recipe.epochs_retrain} epochs, lr {recipe.lr:g}",
+                    str(len({r.cell.strategy for r in own})),
+                    ", ".join(map(grid.header.amount, grid.header.requested(points))),
+                    str(len({r.cell.seed for r in own})),
+                    f"{len(own):,}",
+                    f"{_hours(own):.1f}",
+                ]
+            )
+    headers = ["task, grid", "train / held out / validation", "recipe", "strategies", "amounts", "seeds"]
+    yield tabulate(
+        [*rows], headers=[*headers, "results", "CPU hours"], tablefmt="pipe", disable_numparse=True
+    )
+    setting = dict.fromkeys(" · ".join(grid.header.parts()[1:]).replace("_", r"\_") for grid in grids)
+    yield "\n".join(f"- {one}" for one in setting)
+    made = {
+        ", ".join(
+            [*map(" ".join, r.provenance.versions.items()), f"{r.provenance.device} {r.provenance.dtype}"]
+        )
+        for grid in grids
+        for r in grid.results
+    }
+    yield f"Made with {'; '.join(sorted(made))}. Amounts are fractions kept of the prunable weights."
+    if one_batch:
+        named = ", ".join(dict.fromkeys(TASKS[r.cell.task].title for r in one_batch))
+        yield f"Beside them {labels.counted(len(one_batch), 'result')} of {named}, scored on one batch."
+
+
+def what_drives_the_gain(grids: Sequence[StudyGrid], estimates: Estimates, page: Path) -> Iterator[str]:
+    """Show the contrasts of every task: in sentences, as a figure and as a table."""
+    for grid in grids:
+        for task in grid.tasks:
+            if found := estimates.get(task):
+                yield f"### {TASKS[task].title}: what each ingredient is worth"
+                yield "\n".join(f"- {one}".replace("|", r"\|") for one in sentences(task, found))
+                yield _image(
+                    f"Advantages on {TASKS[task].title}", grid.plots / f"{contrasts_name(task)}.png", page
+                )
+                yield caption(task, found)
+                yield table(task, found)
+
+
+def contrasts_name(task: str) -> str:
+    """Name the file of a task's contrasts, without its suffix."""
+    return f"contrasts_{task}"
+
+
+def every_strategy(grids: Sequence[StudyGrid], page: Path) -> Iterator[str]:
+    """Show the task's metric of every strategy at every amount."""
+    for grid in grids:
+        for task in map(TASKS.__getitem__, grid.tasks):
+            yield f"### {task.title}: every strategy"
+            yield _image(
+                f"{task.title} against amounts", grid.plots / f"{figure_name(task, task.metric)}.png", page
+            )
+            (own,) = [
+                t
+                for t in tables(grid.points[grid.points["task"] == task.name], grid.header)
+                if (t.metric, t.stage) == (task.metric, "after_retraining")
+            ]
+            yield own.caption
+            yield markdown_table(own)
+            names = {
+                "all tables": "tables.md",
+                "against the best, and ranks": "evidence.md",
+                "pairs": "pairs.csv",
+            }
+            links = [f"[{what}]({_link(grid.plots / name, page)})" for what, name in names.items()]
+            yield f"More: {', '.join(links)}."
+
+
+def claims(decided: Decided) -> Iterator[str]:
+    """Show the ledger."""
+    yield claims_table(decided)
+
+
+def checklist(checked: Sequence[Checked]) -> Iterator[str]:
+    """Show the twelve points of Blalock et al."""
+    rows = [[c.title, "met" if c.met else "**not met**", "; ".join(c.reasons)] for c in checked]
+    yield f"{sum(c.met for c in checked)} of {len(checked)} points of Blalock et al. (2020) are met."
+    yield tabulate(rows, headers=["point", "", "why"], tablefmt="pipe", disable_numparse=True)
+
+
+def what_cannot_be_concluded(
+    grids: Sequence[StudyGrid], estimates: Estimates, decided: Decided, checked: Sequence[Checked]
+) -> Iterator[str]:
+    """List what these results leave open, and why."""
+    run = [task for grid in grids for task in grid.tasks]
+    missing = [task.title for name, task in TASKS.items() if name not in run]
+    models = dict.fromkeys(labels.model_label(g.header.model, g.header.layers) for g in grids)
+    points = [f"Anything of other models or more training examples: all results are of {', '.join(models)}."]
+    if missing:
+        points.append(f"Anything of {', '.join(missing)}: there are no results.")
+    points += [_dense(grid, task) for grid in grids for task in grid.tasks]
+    for task, found in estimates.items():
+        unknown = [e for e in found if e.verdict == "inconclusive"]
+        if unknown:
+            points.append(
+                f"{TASKS[task].title}, {len(unknown)} of {len(found)} ingredients: shown is neither a "
+                f"difference nor that there is none beyond ± {labels.loss(task, found[0].margin)}."
+            )
+    points += [
+        f"{claim.gist} Not decidable{' on ' + f.task if f.task else ''}: {f.why}."
+        for claim, findings in decided
+        for f in findings
+        if f.verdict == "not decidable"
+    ]
+    points += [f"Not met of the checklist, {c.title}: {'; '.join(c.reasons)}." for c in checked if not c.met]
+    yield "\n".join(f"- {point}".replace("|", r"\|") for point in points)
+
+
+def _dense(grid: StudyGrid, task: str) -> str:
+    """Say what the dense model has to lose."""
+    metric = TASKS[task].metric
+    own = grid.points[(grid.points["task"] == task) & (grid.points["metric"] == metric)]
+    dense, baseline = (own[own["stage"] == stage].iloc[0] for stage in (DENSE, "baseline"))
+    spread = f" ± {labels.number(metric, dense['sd'])}" if dense["n_seeds"] > 1 else ""
+    return (
+        f"What a better {TASKS[task].title} model would lose. {labels.metric_label(metric).capitalize()}: "
+        f"dense {labels.number(metric, dense['mean'])}{spread} "
+        f"({labels.counted(int(dense['n_seeds']), 'seed')}), {labels.baseline_label(TASKS[task])} "
+        f"{labels.number(metric, baseline['mean'])}."
+    )
+
+
+def join(blocks: Iterable[str]) -> str:
+    """Put paragraphs together."""
+    return "\n\n".join(blocks) + "\n"
+
+
+def _hours(results: Sequence[Result]) -> float:
+    return sum(sum(r.provenance.seconds.values()) for r in results) / 3600
+
+
+def _image(text: str, path: Path, page: Path) -> str:
+    return f"![{text}]({_link(path, page)})"
+
+
+def _link(path: Path, page: Path) -> str:
+    return Path(os.path.relpath(path, page.parent)).as_posix()

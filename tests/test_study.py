@@ -1,0 +1,207 @@
+"""Contrasts on losses whose answer is known by hand, and the page that a study's grids come to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from results_factory import make_result
+from typer.testing import CliRunner
+
+from shrinkbench_bert import cli
+from shrinkbench_bert.analysis.losses import DENSE, Sample
+from shrinkbench_bert.analysis.one_batch import beside_one_batch, on_one_batch
+from shrinkbench_bert.errors import UserError
+from shrinkbench_bert.report.contrasts.contrast import Contrast, load_contrasts
+from shrinkbench_bert.report.contrasts.estimates import Estimate, Verdict, estimate
+from shrinkbench_bert.report.contrasts.rendering import numbers, sentences
+from shrinkbench_bert.report.study.grids import read_grids, read_one_batch
+from shrinkbench_bert.store import Result, ResultStore
+from shrinkbench_bert.strategy import strategy_names
+
+CONTRAST = Contrast(id="x", gist="the x: with instead of without", pairs=[("A", "B"), ("C", "D")])
+
+
+def make_sample(
+    means: dict[str, float], keep: float = 0.5, *, seeds: int = 3, noise: float = 0.0, task: str = "stsb"
+) -> Sample:
+    """Losses of these means; the dense model loses 1 and the baseline 3."""
+    rng = np.random.default_rng(0)
+    losses = {
+        name: {seed: mean + noise * rng.normal(size=200) for seed in range(seeds)}
+        for name, mean in {DENSE: 1.0, **means}.items()
+    }
+    return Sample(task, f"keep-{keep}", keep, losses, 3.0, {})
+
+
+def only(found: list[Estimate]) -> Estimate:
+    (one,) = found
+    return one
+
+
+class TestContrasts:
+    def test_every_strategy_that_they_name_is_registered(self) -> None:
+        known = set(strategy_names())
+        for contrast in load_contrasts():
+            for name in [name for pair in contrast.pairs for name in pair]:
+                assert name.removesuffix(on_one_batch("")) in known, contrast.id
+
+    def test_names_and_words_are_their_own(self) -> None:
+        contrasts = load_contrasts()
+        assert (
+            len({c.id for c in contrasts}) == len({c.gist.split(":")[0] for c in contrasts}) == len(contrasts)
+        )
+
+
+class TestEstimate:
+    def test_by_hand(self) -> None:
+        """Advantages 2 and 4 at one amount, 1 and 3 at the other: 3 and 2, over all 2.5."""
+        first = make_sample({"A": 1.0, "B": 3.0, "C": 1.0, "D": 5.0})
+        second = make_sample({"A": 1.0, "B": 2.0, "C": 1.0, "D": 4.0}, keep=0.1)
+        found = only(estimate([first, second], [CONTRAST]))
+        assert {amount: d.mean for amount, d in found.by_amount.items()} == {"keep-0.5": 3.0, "keep-0.1": 2.0}
+        assert (found.overall.mean, found.pairs, found.verdict) == (2.5, 2, "better")
+        assert (found.overall.seeds, found.overall.examples) == (3, 200)
+        assert found.margin == pytest.approx(0.05 * (3 - 1))
+
+    @pytest.mark.parametrize(
+        ("advantage", "noise", "verdict"),
+        [
+            (0.5, 0.01, "better"),
+            (-0.5, 0.01, "worse"),
+            (0.0, 0.01, "no difference"),  # within a twentieth of 3 - 1
+            (0.0, 5.0, "inconclusive"),
+        ],
+    )
+    def test_verdicts(self, advantage: float, noise: float, verdict: Verdict) -> None:
+        sample = make_sample({"A": 1.0, "B": 1.0 + advantage}, noise=noise)
+        assert only(estimate([sample], [CONTRAST])).verdict == verdict
+
+    def test_one_seed_decides_nothing(self) -> None:
+        sample = make_sample({"A": 1.0, "B": 2.0}, seeds=1, noise=0.01)
+        assert only(estimate([sample], [CONTRAST])).verdict == "inconclusive"
+
+    def test_amounts_that_lack_a_pair_are_left_out(self) -> None:
+        whole = make_sample({"A": 1.0, "B": 2.0, "C": 1.0, "D": 2.0})
+        half = make_sample({"A": 1.0, "B": 9.0}, keep=0.1)
+        found = only(estimate([whole, half], [CONTRAST]))
+        assert (list(found.by_amount), found.overall.mean) == (["keep-0.5"], 1.0)
+
+    def test_a_pair_without_results_is_not_counted(self) -> None:
+        found = only(estimate([make_sample({"A": 1.0, "B": 2.0, "C": 1.0})], [CONTRAST]))
+        assert (found.pairs, found.overall.mean) == (1, 1.0)
+
+    def test_nothing_to_compare(self) -> None:
+        assert estimate([make_sample({"A": 1.0})], [CONTRAST]) == []
+
+    def test_p_is_corrected_for_the_number_of_contrasts(self) -> None:
+        """Holm: the smaller of two p-values doubles, the larger is at least that."""
+        other = CONTRAST.model_copy(update={"id": "y", "pairs": [("C", "D")]})
+        first = CONTRAST.model_copy(update={"pairs": [("A", "B")]})
+        sample = make_sample({"A": 1.0, "B": 1.3, "C": 1.0, "D": 1.1}, noise=1.0)
+        found = estimate([sample], [first, other])
+        smaller, larger = sorted(found, key=lambda e: e.overall.p)
+        assert smaller.p == pytest.approx(min(1, 2 * smaller.overall.p))
+        assert larger.p == pytest.approx(max(smaller.p, larger.overall.p))
+
+    def test_one_batch_stands_beside_many(self) -> None:
+        batches = Contrast(id="b", gist="more batches", pairs=[("A", "A on 1 batch")])
+        merged = beside_one_batch([make_sample({"A": 1.0})], [make_sample({"A": 1.7})])
+        assert only(estimate(merged, [batches])).overall.mean == pytest.approx(0.7)
+
+
+class TestRendering:
+    found = estimate([make_sample({"A": 0.6, "B": 0.8}, task="sst2")], [CONTRAST])
+
+    def test_sentences_say_what_helps_with_its_interval(self) -> None:
+        assert sentences("sst2", self.found) == ["Helps: the x (20.0 points [20.0, 20.0])."]
+
+    def test_numbers_hold_every_amount_and_all_together(self) -> None:
+        frame = numbers("sst2", self.found)
+        assert frame[["amount", "advantage"]].round(9).to_numpy().tolist() == [
+            ["keep-0.5", 0.2],
+            ["all", 0.2],
+        ]
+        assert frame["p_holm"].notna().tolist() == [False, True]
+        assert (frame["seeds"] == 3).all()
+
+
+Store = Callable[..., Path]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """Store two strategies of one task, by three seeds, in `results/NAME`."""
+
+    def store(name: str, task: str, change: Callable[[Result], Result] = lambda r: r) -> Path:
+        grid = ResultStore(tmp_path / "results").grid(name)
+        for seed in range(3):
+            for strategy in ("LayerMagGrad", "LayerMagWeight"):
+                grid.save(change(make_result(task, strategy, keep=0.5, seed=seed, grid=name)))
+        return grid.folder
+
+    return store
+
+
+def one_batch(result: Result) -> Result:
+    protocol = result.cell.protocol.model_copy(update={"clean_batches": 1, "smooth_batches": 1})
+    return result.model_copy(update={"cell": result.cell.model_copy(update={"protocol": protocol})})
+
+
+class TestGrids:
+    def test_a_task_is_in_one_grid_only(self, store: Store, tmp_path: Path) -> None:
+        folders = [store("one", "sst2"), store("two", "sst2")]
+        with pytest.raises(UserError, match=r"task 'sst2' is in .*one' and in .*two'"):
+            read_grids(folders, tmp_path)
+
+    def test_one_batch_means_one(self, store: Store, tmp_path: Path) -> None:
+        grids = read_grids([store("many", "sst2")], tmp_path)
+        with pytest.raises(UserError, match="1 and 1 are expected"):
+            read_one_batch([store("also-many", "sst2")], grids)
+
+    def test_one_batch_has_the_recipe_of_many(self, store: Store, tmp_path: Path) -> None:
+        grids = read_grids([store("many", "sst2")], tmp_path)
+        assert len(read_one_batch([store("one", "sst2", one_batch)], grids)) == 6
+        with pytest.raises(UserError, match=r"recipe of stsb .* none has this task"):
+            read_one_batch([store("other", "stsb", one_batch)], grids)
+
+
+class TestPage:
+    def run(self, *arguments: object) -> str:
+        outcome = CliRunner().invoke(cli.app, ["study", *map(str, arguments)])
+        assert outcome.exit_code == 0, outcome.output
+        return outcome.output
+
+    def test_two_grids_and_one_batch(self, store: Store, tmp_path: Path) -> None:
+        page, plots = tmp_path / "docs/study.md", tmp_path / "plots"
+        folders = [store("first", "sst2"), store("second", "stsb")]
+        few = store("few", "sst2", one_batch)
+        self.run(*folders, "--one-batch", few, "--page", page, "--plots", plots)
+        text = page.read_text()
+        for title in ("What was run", "What drives the gain", "Every strategy", "The papers' claims"):
+            assert f"\n## {title}\n" in text
+        assert "Beside them 6 results of SST-2, scored on one batch." in text
+        assert "Anything of CoLA: there are no results." in text
+        assert "../plots/first/contrasts_sst2.png" in text
+        assert "more batches, without noise" in text
+        rows = pd.read_csv(plots / "first/contrasts.csv")
+        assert set(rows["contrast"]) == {"gradient", "batches"}
+        assert (plots / "second/contrasts_stsb.svg").stat().st_size > 0
+
+    def test_again_it_is_the_same(self, store: Store, tmp_path: Path) -> None:
+        page, folder = tmp_path / "study.md", store("first", "sst2")
+        written = []
+        for _ in range(2):
+            self.run(folder, "--page", page, "--plots", tmp_path / "plots")
+            written.append([page.read_bytes(), (tmp_path / "plots/first/contrasts_sst2.png").read_bytes()])
+        assert written[0] == written[1]
+
+    def test_a_wrong_folder_leaves_the_page_as_it_was(self, tmp_path: Path) -> None:
+        page = tmp_path / "study.md"
+        page.write_text("mine")
+        outcome = CliRunner().invoke(cli.app, ["study", str(tmp_path / "nothing"), "--page", str(page)])
+        assert isinstance(outcome.exception, UserError)
+        assert page.read_text() == "mine"
