@@ -6,11 +6,12 @@ VENV    := .venv
 BIN     := $(VENV)/bin
 STAMP   := $(VENV)/.installed
 
-.PHONY: help env bench figures test test-faults benchmark check lint docs clean
+.PHONY: help env bench figures study test test-faults benchmark check lint docs clean
 
 help:
 	@echo "make bench [GRID=quick]    install, run the grid, draw its figures and tables, and its page"
 	@echo "make figures [GRID=quick]  redraw them from the stored results"
+	@echo "make study                 redraw the reference study and its page, docs/study.md"
 	@echo "make test                  install and run the tests"
 	@echo "make check                 run the check grid afresh and compare it with its reference results"
 	@echo "make test-faults           the long fault tests, some minutes"
@@ -39,6 +40,13 @@ bench: env
 
 figures: env
 	$(BIN)/shrinkbench-bert report $(GRID)
+
+# From the committed results alone.
+study: env
+	for grid in study glue-minilm; do \
+		$(BIN)/shrinkbench-bert report $$grid --results results/reference --plots plots/reference || exit; done
+	$(BIN)/shrinkbench-bert study results/reference/study results/reference/glue-minilm \
+		--one-batch results/reference/study-one-batch --plots plots/reference --page docs/study.md
 
 # One process per core, each with one thread of torch; the tests of a file share its fixtures.
 test: env

@@ -22,9 +22,16 @@ from shrinkbench_bert.store import ResultStore
 PAIR = ("LayerMagWeight", "LayerGradCAMShift")
 
 
-def fill(folder: Path, *, tasks: tuple[str, ...] = ("sst2",), seeds: tuple[int, ...] = (0,)) -> ResultStore:
+def fill(
+    folder: Path,
+    *,
+    tasks: tuple[str, ...] = ("sst2",),
+    seeds: tuple[int, ...] = (0,),
+    strategies: tuple[str, ...] = PAIR,
+    keeps: tuple[float, ...] = (0.3, 0.1),
+) -> ResultStore:
     store = ResultStore(folder)
-    fields = [(t, s, name, keep) for t in tasks for s in seeds for name in PAIR for keep in (0.3, 0.1)]
+    fields = [(t, s, name, keep) for t in tasks for s in seeds for name in strategies for keep in keeps]
     for i, (task, seed, strategy, keep) in enumerate(fields):
         save(store, random_masks(i, keep), task=task, strategy=strategy, seed=seed, keep=keep)
     return store
@@ -113,3 +120,17 @@ def test_the_report_draws_them_and_says_what_it_left_out(tmp_path: Path) -> None
     store.save(make_result("sst2", "LayerRandom", keep=0.3))
     left_out = write_report(store, tmp_path / "plots").left_out
     assert left_out.startswith("masks of 1 of 5 results are not there, such as those of sst2/LayerRandom")
+
+
+def test_many_strategies_are_read_by_colour(tmp_path: Path) -> None:
+    """Nineteen strategies would make numbers too small to read: three matrices a row, and a colour bar."""
+    many = tuple(f"Layer{letter}" for letter in "ABCDEFGHIJKLMNOPQRS")
+    figures, _ = draw(fill(tmp_path, strategies=many, keeps=(0.5, 0.3, 0.2, 0.1)))
+    *panels, bar = figures["fig9_sst2_kept"].axes
+    assert bar.get_ylabel() == "IoU"
+    assert [axes.get_title().split(":")[1] for axes in panels] == [" mean over tensors"] * 4 + [
+        " min over tensors"
+    ] * 4
+    assert [axes.get_subplotspec().rowspan.start for axes in panels] == [0, 0, 0, 1, 2, 2, 2, 3]
+    assert not any(axes.texts for axes in panels)
+    assert panels[0].images[0].get_array().shape == (19, 19)

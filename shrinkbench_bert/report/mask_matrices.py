@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -16,8 +18,14 @@ from shrinkbench_bert.report.style import order
 from shrinkbench_bert.tasks import TASKS
 
 Matrix = NDArray[np.float64]
-_CELL = 0.36
-"""Inches."""
+_STATISTICS = ("mean", "min")
+_CELL, _SMALL_CELL = 0.36, 0.16
+"""Inches; a small one has no number in it."""
+_NUMBERED = 16
+"""Strategies up to which a matrix has numbers: with more of them it is read by its colours."""
+_SMALL_LABEL = 5.5
+_PER_ROW = 3
+"""Small matrices side by side."""
 
 
 def draw_matrices(iou: pd.DataFrame, header: Header, task: str, of: str) -> Figure:
@@ -27,28 +35,51 @@ def draw_matrices(iou: pd.DataFrame, header: Header, task: str, of: str) -> Figu
     """
     per_pair = over_tensors(iou)
     names, columns = order([*iou["strategy_a"], *iou["strategy_b"]]), amounts(iou, header)
-    side = _CELL * len(names)
-    figure = canvas(2.2 + (side + 0.25) * len(columns), 1.9 + 2 * (side + 0.3))
-    panels = figure.subplots(2, len(columns), squeeze=False)
-    for row, statistic in zip(panels, ("mean", "min"), strict=True):
-        for axes, amount in zip(row, columns, strict=True):
+    numbered = len(names) <= _NUMBERED
+    figure, panels = _panels(len(names), len(columns), numbered)
+    for row, statistic in zip(panels, _STATISTICS, strict=True):
+        for i, (axes, amount) in enumerate(zip(row, columns, strict=True)):
             part = per_pair[per_pair["amount"] == amount]
-            _draw(axes, matrix(part, names, f"{of}_{statistic}", f"{of}_chance_{statistic}"))
+            shown = matrix(part, names, f"{of}_{statistic}", f"{of}_chance_{statistic}")
+            image = axes.imshow(shown, cmap="cividis", vmin=0, vmax=1, aspect="equal")
+            axes.grid(visible=False)
             axes.set_title(f"{amount_title(amount, header)}: {statistic} over tensors", fontsize=SMALL)
             axes.set_xticks(range(len(names)), [str(i + 1) for i in range(len(names))])
-            axes.set_yticks(range(len(names)), [""] * len(names))
-        row[0].set_yticks(range(len(names)), [f"{name} {i + 1}" for i, name in enumerate(names)])
+            leftmost = i == 0 or (not numbered and i % _PER_ROW == 0)
+            named = [f"{name} {place}" if leftmost else "" for place, name in enumerate(names, start=1)]
+            axes.set_yticks(range(len(names)), named)
+            if numbered:
+                _numbers(axes, shown)
+            else:
+                axes.tick_params(labelsize=_SMALL_LABEL)
+    if not numbered:
+        figure.colorbar(image, ax=figure.axes, shrink=0.3, label="IoU")
+    above = "above it" if not numbered else "above it, in italics"
     words(
         figure,
         f"Fig. 9, {TASKS[task].title}: IoU of the {of} weights of two strategies",
         [
             f"below the diagonal: IoU, {spread_over_seeds(per_pair, of)}",
-            "above it, in italics: what independent masks of the same densities would reach",
+            f"{above}: what independent masks of the same densities would reach",
             "over weight matrices; biases are left out",
         ],
         header,
     )
     return figure
+
+
+def _panels(strategies: int, amounts: int, numbered: bool) -> tuple[Figure, list[list[Axes]]]:
+    """Make the panels of each statistic, one per amount; each statistic begins a row."""
+    side = strategies * (_CELL if numbered else _SMALL_CELL)
+    width = amounts if numbered else min(amounts, _PER_ROW)
+    rows = math.ceil(amounts / width)
+    height = rows * len(_STATISTICS)
+    figure = canvas(2.2 + (side + 0.25) * width, 1.9 + height * (side + 0.3))
+    grid = figure.add_gridspec(height, width)
+    return figure, [
+        [figure.add_subplot(grid[first + i // width, i % width]) for i in range(amounts)]
+        for first in range(0, height, rows)
+    ]
 
 
 def matrix(part: pd.DataFrame, names: list[str], value: str, chance: str) -> Matrix:
@@ -61,9 +92,7 @@ def matrix(part: pd.DataFrame, names: list[str], value: str, chance: str) -> Mat
     return matrix
 
 
-def _draw(axes: Axes, matrix: Matrix) -> None:
-    axes.imshow(matrix, cmap="cividis", vmin=0, vmax=1, aspect="equal")
-    axes.grid(visible=False)
+def _numbers(axes: Axes, matrix: Matrix) -> None:
     for (row, column), value in np.ndenumerate(matrix):
         if not np.isnan(value):
             axes.text(
