@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from shrinkbench_bert.errors import UserError
 from shrinkbench_bert.report.contrasts.contrast import Contrast, load_contrasts
 from shrinkbench_bert.report.contrasts.estimates import Estimate, Verdict, estimate
 from shrinkbench_bert.report.contrasts.rendering import numbers, sentences
+from shrinkbench_bert.report.study import write_study
 from shrinkbench_bert.report.study.grids import read_grids, read_one_batch
 from shrinkbench_bert.store import Result, ResultStore
 from shrinkbench_bert.strategy import strategy_names
@@ -205,3 +207,17 @@ class TestPage:
         outcome = CliRunner().invoke(cli.app, ["study", str(tmp_path / "nothing"), "--page", str(page)])
         assert isinstance(outcome.exception, UserError)
         assert page.read_text() == "mine"
+
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_committed_page_is_what_the_committed_results_say(tmp_path: Path) -> None:
+    """What `make study` writes; the figures are left to it, but for those that the checklist looks for."""
+    plots = tmp_path / "plots/reference"
+    for figure in ("study/fig6_sst2.png", "glue-minilm/fig7_stsb.png"):
+        (plots / figure).parent.mkdir(parents=True)
+        shutil.copy(ROOT / "plots/reference" / figure, plots / figure)
+    results, page = ROOT / "results/reference", tmp_path / "docs/study.md"
+    write_study([results / "study", results / "glue-minilm"], [results / "study-one-batch"], plots, page)
+    assert page.read_text() == (ROOT / "docs/study.md").read_text(), "run `make study`"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -131,6 +132,7 @@ def what_cannot_be_concluded(
     if missing:
         points.append(f"Anything of {', '.join(missing)}: there are no results.")
     points += [_dense(grid, task) for grid in grids for task in grid.tasks]
+    points += [one for grid in grids for task in grid.tasks for one in _batches(grid, task)]
     for task, found in estimates.items():
         unknown = [e for e in found if e.verdict == "inconclusive"]
         if unknown:
@@ -160,6 +162,19 @@ def _dense(grid: StudyGrid, task: str) -> str:
         f"({labels.counted(int(dense['n_seeds']), 'seed')}), {labels.baseline_label(TASKS[task])} "
         f"{labels.number(metric, baseline['mean'])}."
     )
+
+
+def _batches(grid: StudyGrid, task: str) -> Iterator[str]:
+    """Say where smoothed scores saw fewer batches than the others."""
+    first = next(r for r in grid.results if r.cell.task == task)
+    there = math.ceil(first.data.train / first.cell.recipe.batch_size)
+    protocol = first.cell.protocol
+    clean, smoothed = (min(there, most) for most in (protocol.clean_batches, protocol.smooth_batches))
+    if clean != smoothed:
+        yield (
+            f"{TASKS[task].title}, smoothing with equal data: smoothed scores saw "
+            f"{smoothed} of the {clean} batches that the others saw."
+        )
 
 
 def join(blocks: Iterable[str]) -> str:
