@@ -197,7 +197,7 @@ class TestBatches:
 
     def test_what_is_missing_is_said(self) -> None:
         found = only(performance.batches(self.test, evidence(make_sample({"A": 1}))))
-        assert "a grid with protocol.smooth_batches = 1" in found.why
+        assert "the same cells scored on one batch" in found.why
 
 
 class TestPlateau:

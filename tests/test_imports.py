@@ -6,6 +6,7 @@ import ast
 import inspect
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -257,3 +258,14 @@ class TestSafety:
                 assert ast.unparse(node) not in {"torch.load", "torch.save", "np.load", "numpy.load"}
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 assert node.func.id not in {"eval", "exec"}
+
+
+def test_every_package_and_its_data_are_installed() -> None:
+    """An editable install would hide one that `pyproject.toml` does not list."""
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    for init in (ROOT / PACKAGE).rglob("__init__.py"):
+        package = ".".join(init.parent.relative_to(ROOT).parts)
+        assert package in listed["packages"]
+        patterns = listed["package-data"].get(package, [])
+        data = [path for path in init.parent.glob("*.toml") if not any(map(path.match, patterns))]
+        assert not data, f"{data} would be left out"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from shrinkbench_bert.analysis.one_batch import beside_one_batch, on_one_batch
 from shrinkbench_bert.errors import UserError
 from shrinkbench_bert.report.contrasts.contrast import Contrast, load_contrasts
 from shrinkbench_bert.report.contrasts.estimates import Estimate, Verdict, estimate
-from shrinkbench_bert.report.contrasts.rendering import numbers, sentences
+from shrinkbench_bert.report.contrasts.rendering import caption, numbers, sentences
 from shrinkbench_bert.report.study import write_study
 from shrinkbench_bert.report.study.grids import read_grids, read_one_batch
 from shrinkbench_bert.store import Result, ResultStore
@@ -86,6 +87,22 @@ class TestEstimate:
         sample = make_sample({"A": 1.0, "B": 2.0}, seeds=1, noise=0.01)
         assert only(estimate([sample], [CONTRAST])).verdict == "inconclusive"
 
+    def test_one_seed_is_no_reason_to_doubt_the_others(self) -> None:
+        """Its p counts as 1: were it the smallest, the next one would be doubled once less."""
+        sample = make_sample({"A": 1.0, "B": 2.0, "C": 1.0, "D": 1.3}, noise=1.0)
+        lone = {name: {0: losses[0]} for name, losses in sample.losses.items() if name in "AB"}
+        sample = replace(sample, losses=sample.losses | lone)
+        contrasts = [CONTRAST.model_copy(update={"id": pair[0], "pairs": [pair]}) for pair in CONTRAST.pairs]
+        alone, several = estimate([sample], contrasts)
+        assert (alone.overall.seeds, alone.p, several.overall.seeds) == (1, 1.0, 3)
+        assert several.p == pytest.approx(min(1, 2 * several.overall.p))
+
+    def test_without_a_gain_there_is_no_margin(self) -> None:
+        sample = replace(make_sample({"A": 1.0, "B": 1.0}, noise=0.01), baseline=0.9)
+        found = only(estimate([sample], [CONTRAST]))
+        assert (found.margin, found.verdict) == (0.0, "inconclusive")
+        assert "No difference is not judged" in caption("stsb", [found])
+
     def test_amounts_that_lack_a_pair_are_left_out(self) -> None:
         whole = make_sample({"A": 1.0, "B": 2.0, "C": 1.0, "D": 2.0})
         half = make_sample({"A": 1.0, "B": 9.0}, keep=0.1)
@@ -115,14 +132,17 @@ class TestEstimate:
         assert only(estimate(merged, [batches])).overall.mean == pytest.approx(0.7)
 
 
+@pytest.fixture
+def found() -> list[Estimate]:
+    return estimate([make_sample({"A": 0.6, "B": 0.8}, task="sst2")], [CONTRAST])
+
+
 class TestRendering:
-    found = estimate([make_sample({"A": 0.6, "B": 0.8}, task="sst2")], [CONTRAST])
+    def test_sentences_say_what_helps_with_its_interval(self, found: list[Estimate]) -> None:
+        assert sentences("sst2", found) == ["Helps: the x (20.0 points [20.0, 20.0])."]
 
-    def test_sentences_say_what_helps_with_its_interval(self) -> None:
-        assert sentences("sst2", self.found) == ["Helps: the x (20.0 points [20.0, 20.0])."]
-
-    def test_numbers_hold_every_amount_and_all_together(self) -> None:
-        frame = numbers("sst2", self.found)
+    def test_numbers_hold_every_amount_and_all_together(self, found: list[Estimate]) -> None:
+        frame = numbers("sst2", found)
         assert frame[["amount", "advantage"]].round(9).to_numpy().tolist() == [
             ["keep-0.5", 0.2],
             ["all", 0.2],
@@ -132,13 +152,14 @@ class TestRendering:
 
 
 Store = Callable[..., Path]
+Change = Callable[[Result], Result]
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     """Store two strategies of one task, by three seeds, in `results/NAME`."""
 
-    def store(name: str, task: str, change: Callable[[Result], Result] = lambda r: r) -> Path:
+    def store(name: str, task: str, change: Change = lambda r: r) -> Path:
         grid = ResultStore(tmp_path / "results").grid(name)
         for seed in range(3):
             for strategy in ("LayerMagGrad", "LayerMagWeight"):
@@ -148,9 +169,17 @@ def store(tmp_path: Path) -> Store:
     return store
 
 
-def one_batch(result: Result) -> Result:
-    protocol = result.cell.protocol.model_copy(update={"clean_batches": 1, "smooth_batches": 1})
-    return result.model_copy(update={"cell": result.cell.model_copy(update={"protocol": protocol})})
+def changed(**fields: object) -> Callable[[Result], Result]:
+    """Change fields of the protocol."""
+
+    def change(result: Result) -> Result:
+        protocol = result.cell.protocol.model_copy(update=fields)
+        return result.model_copy(update={"cell": result.cell.model_copy(update={"protocol": protocol})})
+
+    return change
+
+
+one_batch = changed(clean_batches=1, smooth_batches=1)
 
 
 class TestGrids:
@@ -159,16 +188,52 @@ class TestGrids:
         with pytest.raises(UserError, match=r"task 'sst2' is in .*one' and in .*two'"):
             read_grids(folders, tmp_path)
 
-    def test_one_batch_means_one(self, store: Store, tmp_path: Path) -> None:
-        grids = read_grids([store("many", "sst2")], tmp_path)
-        with pytest.raises(UserError, match="1 and 1 are expected"):
-            read_one_batch([store("also-many", "sst2")], grids)
+    def test_two_grids_have_two_names(self, store: Store, tmp_path: Path) -> None:
+        first = store("one", "sst2").rename(tmp_path / "one")
+        with pytest.raises(UserError, match="two folders are named 'one'"):
+            read_grids([first, store("one", "stsb")], tmp_path)
 
-    def test_one_batch_has_the_recipe_of_many(self, store: Store, tmp_path: Path) -> None:
+    def test_the_contrasts_are_of_w_times_g(self, store: Store, tmp_path: Path) -> None:
+        folder = store("one", "sst2", changed(layer_mag_grad="gradient"))
+        with pytest.raises(UserError, match=r"protocol.layer_mag_grad = 'gradient'; a study needs"):
+            read_grids([folder], tmp_path)
+
+    def test_one_batch(self, store: Store, tmp_path: Path) -> None:
         grids = read_grids([store("many", "sst2")], tmp_path)
         assert len(read_one_batch([store("one", "sst2", one_batch)], grids)) == 6
-        with pytest.raises(UserError, match=r"recipe of stsb .* none has this task"):
-            read_one_batch([store("other", "stsb", one_batch)], grids)
+
+    @pytest.mark.parametrize(
+        ("task", "change", "message"),
+        [
+            ("sst2", lambda result: result, r"protocol.clean_batches = 1000; 1 is expected"),
+            ("sst2", changed(clean_batches=1, smooth_batches=1, eta=3), r"protocol.eta = 3; 10 is expected"),
+            ("stsb", one_batch, "the same cell scored on many is expected too"),
+            (
+                "sst2",
+                lambda r: one_batch(
+                    r.model_copy(update={"fingerprints": r.fingerprints.model_copy(update={"data": "x"})})
+                ),
+                r"fingerprints.data = 'x'; 'data' is expected",
+            ),
+        ],
+    )
+    def test_one_batch_is_that_and_no_more(
+        self, store: Store, tmp_path: Path, task: str, change: Change, message: str
+    ) -> None:
+        grids = read_grids([store("many", "sst2")], tmp_path)
+        with pytest.raises(UserError, match=message):
+            read_one_batch([store("other", task, change)], grids)
+
+    def test_one_batch_is_given_once(self, store: Store, tmp_path: Path) -> None:
+        grids = read_grids([store("many", "sst2")], tmp_path)
+        few = store("one", "sst2", one_batch)
+        with pytest.raises(UserError, match="is there twice"):
+            read_one_batch([few, few], grids)
+
+    def test_one_batch_beside_one_batch_compares_nothing(self, store: Store, tmp_path: Path) -> None:
+        grids = read_grids([store("many", "sst2", one_batch)], tmp_path)
+        with pytest.raises(UserError, match="where it is scored on many too"):
+            read_one_batch([store("one", "sst2", one_batch)], grids)
 
 
 class TestPage:
@@ -200,6 +265,12 @@ class TestPage:
             self.run(folder, "--page", page, "--plots", tmp_path / "plots")
             written.append([page.read_bytes(), (tmp_path / "plots/first/contrasts_sst2.png").read_bytes()])
         assert written[0] == written[1]
+
+    def test_a_page_is_a_file(self, store: Store, tmp_path: Path) -> None:
+        outcome = CliRunner().invoke(cli.app, ["study", str(store("one", "sst2")), "--page", str(tmp_path)])
+        assert isinstance(outcome.exception, UserError)
+        assert "is a folder: give the name of a file" in str(outcome.exception)
+        assert not (tmp_path / "results/one/overlaps.csv").exists()
 
     def test_a_wrong_folder_leaves_the_page_as_it_was(self, tmp_path: Path) -> None:
         page = tmp_path / "study.md"

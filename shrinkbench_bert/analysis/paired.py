@@ -50,7 +50,7 @@ def difference(losses: Array, weights: Sequence[float]) -> Difference:
     mean = float(paired.mean())
     error = float(bootstrap_means(paired[None])[0].std(ddof=1))
     if error < _ROUNDING:
-        return Difference(mean, mean, mean, float(abs(mean) < 1e-15), seeds, examples)
+        return Difference(mean, mean, mean, float(abs(mean) < _ROUNDING), seeds, examples)
     freedom = _degrees_of_freedom(paired)
     reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
     p = float(2 * stats.t.sf(abs(mean) / error, freedom))

@@ -158,7 +158,7 @@ def undefined_label(points: pd.DataFrame) -> str:
 
 def loss(task: str, value: float) -> str:
     """Word a difference of losses: MSE as it is, accuracy in points."""
-    return f"{value:.3f} MSE" if TASKS[task].regression else f"{100 * value:.1f} points"
+    return f"{value:z.3f} MSE" if TASKS[task].regression else f"{100 * value:z.1f} points"
 
 
 def loss_interval(task: str, value: float, low: float, high: float) -> str:
@@ -169,7 +169,7 @@ def loss_interval(task: str, value: float, low: float, high: float) -> str:
 
 def brackets(low: float, high: float, digits: int = 3) -> str:
     """Word an interval; empty where there is none."""
-    return "" if np.isnan(low) else f" [{low:.{digits}f}, {high:.{digits}f}]"
+    return "" if np.isnan(low) else f" [{low:z.{digits}f}, {high:z.{digits}f}]"
 
 
 def _ends(values: pd.Series[float]) -> tuple[float, float]:

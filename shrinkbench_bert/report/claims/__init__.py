@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from shrinkbench_bert.analysis.losses import samples
-from shrinkbench_bert.analysis.one_batch import beside_one_batch
+from shrinkbench_bert.analysis.one_batch import beside_one_batch, check_one_batch
 from shrinkbench_bert.analysis.overlaps import Overlaps
 from shrinkbench_bert.analysis.similarity import with_iou
 from shrinkbench_bert.report.claims import heads, masks, performance
@@ -43,16 +43,15 @@ def decide_claims(
     Args:
         results: of the grid.
         found: overlaps of its masks.
-        one_batch: results of further grids, for the claim that compares smoothed strategies with
-            themselves scored on one batch; those with more are passed over.
+        one_batch: the same cells scored on one batch, for the claim that compares the two.
         latencies: of the grid's models without some of their heads.
 
     Raises:
-        UserError: damaged predictions, or results of one task on different examples.
+        UserError: damaged predictions, results of one task on different examples, or another `one_batch`.
     """
-    one = [result for result in one_batch if result.cell.protocol.smooth_batches == 1]
+    check_one_batch(results, one_batch)
     evidence = Evidence(
-        beside_one_batch(samples(results), samples(one)),
+        beside_one_batch(samples(results), samples(one_batch)),
         with_iou(found.counts),
         {
             sum(map(len, heads.removed.values())) / sum(heads.total): size.multiply_adds_kept

@@ -118,7 +118,7 @@ def batches(test: Batches, evidence: Evidence) -> list[Finding]:
     """Compare strategies scored on many batches with themselves scored on one."""
     worse = [on_one_batch(name) for name in test.strategies]
     if not any(name in sample.losses for sample in evidence.samples for name in worse):
-        return nothing("a grid with protocol.smooth_batches = 1 to set beside this one")
+        return nothing("the same cells scored on one batch, to set beside these")
     return better(Better(kind="better", keep=test.keep, better=test.strategies, worse=worse), evidence)
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from shrinkbench_bert.analysis.losses import Sample
+from shrinkbench_bert.analysis.losses import DENSE, Sample
 from shrinkbench_bert.analysis.paired import Difference, difference, holm
 from shrinkbench_bert.report.contrasts.contrast import Contrast
 
@@ -33,9 +33,9 @@ class Estimate:
     overall: Difference
     """Of the mean loss over these amounts."""
     p: float
-    """Of `overall`, after Holm's correction for all contrasts of the task."""
+    """Of `overall`, after Holm's correction for all contrasts of the task; 1 if it has one seed only."""
     margin: float
-    """In the unit of the loss."""
+    """In the unit of the loss; 0 if it is not known that the dense model gains anything."""
 
     @property
     def verdict(self) -> Verdict:
@@ -58,19 +58,21 @@ def estimate(of_task: Sequence[Sample], contrasts: Sequence[Contrast]) -> list[E
     found = [(c, *_advantages(of_task, c)) for c in contrasts]
     found = [(c, pairs, losses) for c, pairs, losses in found if losses]
     overall = [_difference(np.mean(list(losses.values()), axis=0)) for *_, losses in found]
-    margin = MARGIN * float(np.mean([sample.dense_advantage for sample in of_task]))
+    adjusted = holm([d.p if d.seeds > 1 else 1.0 for d in overall])
+    margin = _margin(of_task)
     return [
         Estimate(c, pairs, {name: _difference(own) for name, own in losses.items()}, whole, p, margin)
-        for (c, pairs, losses), whole, p in zip(found, overall, holm([d.p for d in overall]), strict=True)
+        for (c, pairs, losses), whole, p in zip(found, overall, adjusted, strict=True)
     ]
 
 
 def _advantages(of_task: Sequence[Sample], contrast: Contrast) -> tuple[int, dict[str, Array]]:
     """Mean advantages per example over the pairs, (seeds, examples), by amount; and how many pairs."""
-    pairs = [pair for pair in contrast.pairs if any(s.losses.keys() >= set(pair) for s in of_task)]
-    names = [name for pair in pairs for name in pair]
-    complete = [s for s in of_task if names and s.losses.keys() >= set(names)]
-    seeds = sorted(set.intersection(*(set(s.seeds(names)) for s in complete))) if complete else []
+    pairs = [pair for pair in contrast.pairs if any(_seeds(sample, [pair]) for sample in of_task)]
+    complete = [sample for sample in of_task if pairs and _seeds(sample, pairs)]
+    if not complete:
+        return 0, {}
+    seeds = sorted(set.intersection(*(_seeds(sample, pairs) for sample in complete)))
     if not seeds:
         return 0, {}
     return len(pairs), {
@@ -80,6 +82,18 @@ def _advantages(of_task: Sequence[Sample], contrast: Contrast) -> tuple[int, dic
         )
         for s in complete
     }
+
+
+def _seeds(sample: Sample, pairs: Sequence[tuple[str, str]]) -> set[int]:
+    """Seeds that all of these pairs have in a sample."""
+    names = [name for pair in pairs for name in pair]
+    return set(sample.seeds(names)) if sample.losses.keys() >= set(names) else set()
+
+
+def _margin(of_task: Sequence[Sample]) -> float:
+    most = max(of_task, key=lambda sample: len(sample.losses[DENSE]))
+    gain = _difference(most.baseline - most.stack([DENSE])[0])
+    return MARGIN * gain.mean if gain.low > 0 else 0.0
 
 
 def _difference(advantages: Array) -> Difference:

@@ -6,11 +6,12 @@ import textwrap
 from collections.abc import Sequence
 
 import matplotlib as mpl
+import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from shrinkbench_bert.report.canvas import SMALL, amount_title, canvas, words
+from shrinkbench_bert.report.canvas import SMALL, amount_title, amounts, canvas, words
 from shrinkbench_bert.report.contrasts.estimates import MARGIN, Estimate
 from shrinkbench_bert.report.drawing import RC
 from shrinkbench_bert.report.labels import Header, counted
@@ -27,8 +28,8 @@ _SPREAD = 0.3
 
 def draw_contrasts(task: str, estimates: Sequence[Estimate], header: Header) -> Figure:
     """Draw the advantage of every contrast of one task: over all amounts, and small at each."""
-    amounts = list(dict.fromkeys(amount for e in estimates for amount in e.by_amount))
-    shades = dict(zip(amounts, sns.color_palette("flare", len(amounts)), strict=True))
+    columns = amounts(pd.DataFrame({"amount": [a for e in estimates for a in e.by_amount]}), header)
+    shades = dict(zip(columns, sns.color_palette("flare", len(columns)), strict=True))
     scale = 1 if TASKS[task].regression else 100
     with mpl.rc_context(RC):
         figure = canvas(9.6, 1.9 + _ROW * len(estimates))
@@ -43,7 +44,7 @@ def draw_contrasts(task: str, estimates: Sequence[Estimate], header: Header) -> 
         axes.grid(axis="y", visible=False)
         unit = "mean squared error" if TASKS[task].regression else "points of accuracy"
         axes.set_xlabel(f"advantage in {unit}: right of 0 the ingredient helps")
-        for amount in amounts:
+        for amount in columns:
             axes.plot([], [], "o", color=shades[amount], markersize=4, label=amount_title(amount, header))
         for verdict in dict.fromkeys(e.verdict for e in estimates):
             axes.plot([], [], "D", color=_COLORS[verdict], markersize=5.5, label=f"over all: {verdict}")
@@ -76,8 +77,8 @@ def _wrapped(e: Estimate) -> str:
 def _notes(estimates: Sequence[Estimate]) -> list[str]:
     fewest = min(estimates, key=lambda e: e.overall.seeds).overall
     return [
-        "bars: 95 % intervals by a paired bootstrap over examples and seeds",
+        f"bars: 95 % intervals by a paired bootstrap over examples{' and seeds' if fewest.seeds > 1 else ''}",
         f"{counted(fewest.seeds, 'seed')}, {counted(fewest.examples, 'example')}",
         f"grey: {100 * MARGIN:.0f} % of what the dense model gains over the baseline",
-        "verdicts after Holm's correction for the number of contrasts",
+        "better and worse after Holm's correction for the number of contrasts",
     ]

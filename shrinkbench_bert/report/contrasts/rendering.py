@@ -8,7 +8,7 @@ import pandas as pd
 from tabulate import tabulate
 
 from shrinkbench_bert.report.contrasts.estimates import MARGIN, Estimate
-from shrinkbench_bert.report.labels import counted, loss, loss_interval
+from shrinkbench_bert.report.labels import DASH, counted, loss, loss_interval
 
 COLUMNS = [
     "task",
@@ -24,7 +24,7 @@ COLUMNS = [
     "examples",
 ]
 _OVERALL = "all"
-_VERDICTS = {"better": "Helps", "worse": "Harms", "no difference": "Makes no difference"}
+_VERDICTS = {"better": "Helps", "worse": "Harms", "no difference": "Makes no difference on average"}
 
 
 def table(task: str, estimates: Sequence[Estimate]) -> str:
@@ -35,7 +35,7 @@ def table(task: str, estimates: Sequence[Estimate]) -> str:
             str(e.pairs),
             str(len(e.by_amount)),
             loss_interval(task, e.overall.mean, e.overall.low, e.overall.high),
-            "< 0.001" if e.p < 0.001 else f"{e.p:.3f}",
+            _p(e),
             f"**{e.verdict}**" if e.verdict != "inconclusive" else e.verdict,
         ]
         for e in estimates
@@ -48,14 +48,20 @@ def caption(task: str, estimates: Sequence[Estimate]) -> str:
     """Say how the numbers of `table` are made, and what their verdicts mean."""
     seeds = sorted({e.overall.seeds for e in estimates})
     several = f"{seeds[0]} to {seeds[-1]} seeds" if len(seeds) > 1 else counted(seeds[0], "seed")
-    of = counted(len(estimates), "contrast")
+    over = "examples and seeds" if seeds[0] > 1 else "examples, and over seeds where there are several"
+    margin = estimates[0].margin
+    none = (
+        f"No difference: the interval lies within ± {loss(task, margin)}, {100 * MARGIN:.0f} % of what the "
+        "dense model gains over the baseline; at one amount it may differ all the same."
+        if margin
+        else "No difference is not judged: it is not known that the dense model gains anything."
+    )
     return (
-        "Each row compares pairs of strategies that differ in one ingredient alone; the advantage is the "
-        f"mean over its pairs and amounts, positive if the ingredient helps. {several}, "
-        f"{counted(estimates[0].overall.examples, 'example')}; interval and p by a paired bootstrap over "
-        f"both and Student's t, p after Holm's correction for the {of} of the task. No difference: the "
-        f"interval lies within ± {loss(task, estimates[0].margin)}, {100 * MARGIN:.0f} % of what the dense "
-        "model gains over the baseline. All else is inconclusive."
+        "Each row compares pairs of strategies that differ in what it names; the advantage is the mean over "
+        f"its pairs and amounts, positive if the ingredient helps. {several}, "
+        f"{counted(estimates[0].overall.examples, 'example')}; intervals by a paired bootstrap over {over} "
+        "and Student's t. Better, worse: p < 0.05 after Holm's correction for the "
+        f"{counted(len(estimates), 'contrast')} of the task. {none} All else is inconclusive."
     )
 
 
@@ -87,6 +93,12 @@ def numbers(task: str, estimates: Sequence[Estimate]) -> pd.DataFrame:
         ]
     ]
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _p(estimate: Estimate) -> str:
+    if estimate.overall.seeds == 1:
+        return DASH
+    return "< 0.001" if estimate.p < 0.001 else f"{estimate.p:.3f}"
 
 
 def _short(estimate: Estimate) -> str:

@@ -9,7 +9,8 @@ import pandas as pd
 
 from shrinkbench_bert.analysis.losses import samples
 from shrinkbench_bert.analysis.one_batch import beside_one_batch
-from shrinkbench_bert.analysis.overlaps import Overlaps
+from shrinkbench_bert.analysis.overlaps import Overlaps, overlaps
+from shrinkbench_bert.errors import UserError
 from shrinkbench_bert.report.checklist_table import check_points
 from shrinkbench_bert.report.claims import decide_claims
 from shrinkbench_bert.report.claims.rendering import summary
@@ -19,7 +20,7 @@ from shrinkbench_bert.report.contrasts.figure import draw_contrasts
 from shrinkbench_bert.report.contrasts.rendering import numbers
 from shrinkbench_bert.report.figures import write_figures
 from shrinkbench_bert.report.study import rendering
-from shrinkbench_bert.report.study.grids import read_grids, read_one_batch
+from shrinkbench_bert.report.study.grids import StudyGrid, read_grids, read_one_batch
 from shrinkbench_bert.store import write_atomically
 
 
@@ -33,22 +34,22 @@ def write_study(folders: Sequence[Path], one_batch: Sequence[Path], plots: Path,
         page: the Markdown file; what it had is replaced.
 
     Raises:
-        UserError: as `read_grids` and `read_one_batch` say.
+        UserError: as `read_grids` and `read_one_batch` say, or `page` is a folder; nothing is written then.
     """
+    if page.is_dir():
+        raise UserError(f"--page {str(page)!r} is a folder: give the name of a file in it, such as study.md")
     grids = read_grids(folders, plots)
     few = read_one_batch(one_batch, grids)
     results = [result for grid in grids for result in grid.results]
-    found = Overlaps(
-        pd.concat([grid.found.counts for grid in grids], ignore_index=True),
-        [result for grid in grids for result in grid.found.missing],
-    )
+    masks = [overlaps(grid.store, grid.results) for grid in grids]
+    missing = [result for found in masks for result in found.missing]
+    found = Overlaps(pd.concat([found.counts for found in masks], ignore_index=True), missing)
     own = samples(results)
     merged = beside_one_batch(own, samples(few))
     estimates = {
         task: estimate([s for s in merged if s.task == task], load_contrasts())
         for task in dict.fromkeys(s.task for s in own)
     }
-    estimates = {task: each for task, each in estimates.items() if each}
     decided = decide_claims(results, found, few)
     checked = check_points([pair for grid in grids for pair in grid.pairs])
     blocks = [
@@ -66,20 +67,25 @@ def write_study(folders: Sequence[Path], one_batch: Sequence[Path], plots: Path,
         "## The checklist",
         *rendering.checklist(checked),
         "## What cannot be concluded",
-        *rendering.what_cannot_be_concluded(grids, estimates, decided, checked),
+        *rendering.what_cannot_be_concluded(grids, estimates, decided, checked, missing),
     ]
-    written = [page]
-    write_atomically(page, rendering.join(blocks).encode())
+    written = []
     for grid in grids:
-        here = {task: estimates[task] for task in grid.tasks if task in estimates}
-        figures = [
-            (rendering.contrasts_name(task), draw_contrasts(task, each, grid.header))
-            for task, each in here.items()
-        ]
-        written += write_figures(figures, grid.plots)
-        if here:
-            rows = pd.concat([numbers(task, each) for task, each in here.items()])
-            written.append(grid.plots / "contrasts.csv")
-            text = rows.to_csv(index=False, lineterminator="\n", float_format="%.9g")
-            write_atomically(written[-1], text.encode())
-    return written
+        written += _write_contrasts(grid, estimates)
+    write_atomically(page, rendering.join(blocks).encode())
+    return [*written, page]
+
+
+def _write_contrasts(grid: StudyGrid, estimates: rendering.Estimates) -> list[Path]:
+    here = {task: estimates[task] for task in grid.tasks if estimates[task]}
+    if not here:
+        return []
+    figures = [
+        (rendering.contrasts_name(task), draw_contrasts(task, each, grid.header))
+        for task, each in here.items()
+    ]
+    path = grid.plots / "contrasts.csv"
+    rows = pd.concat([numbers(task, each) for task, each in here.items()])
+    # Sums of floats differ in their last digits with the number of threads.
+    write_atomically(path, rows.to_csv(index=False, lineterminator="\n", float_format="%.9g").encode())
+    return [*write_figures(figures, grid.plots), path]

@@ -14,6 +14,7 @@ from shrinkbench_bert.report import labels
 from shrinkbench_bert.report.checklist_table import Checked
 from shrinkbench_bert.report.claims.rendering import Decided
 from shrinkbench_bert.report.claims.rendering import table as claims_table
+from shrinkbench_bert.report.contrasts.contrast import load_contrasts
 from shrinkbench_bert.report.contrasts.estimates import Estimate
 from shrinkbench_bert.report.contrasts.rendering import caption, sentences, table
 from shrinkbench_bert.report.figures import figure_name
@@ -32,7 +33,7 @@ def what_was_run(grids: Sequence[StudyGrid], one_batch: Sequence[Result]) -> Ite
     rows = []
     for grid in grids:
         for task in grid.tasks:
-            own = [r for r in grid.results if r.cell.task == task]
+            own = grid.of(task)
             first = own[0]
             recipe, data, points = first.cell.recipe, first.data, grid.points[grid.points["task"] == task]
             rows.append(
@@ -49,10 +50,9 @@ def what_was_run(grids: Sequence[StudyGrid], one_batch: Sequence[Result]) -> Ite
             )
     headers = ["task, grid", "train / held out / validation", "recipe", "strategies", "amounts", "seeds"]
     yield tabulate(
-        [*rows], headers=[*headers, "results", "CPU hours"], tablefmt="pipe", disable_numparse=True
+        [*rows], headers=[*headers, "results", "process hours"], tablefmt="pipe", disable_numparse=True
     )
-    setting = dict.fromkeys(" · ".join(grid.header.parts()[1:]).replace("_", r"\_") for grid in grids)
-    yield "\n".join(f"- {one}" for one in setting)
+    yield "\n".join(f"- {' · '.join(grid.header.parts())}".replace("_", r"\_") for grid in grids)
     made = {
         ", ".join(
             [*map(" ".join, r.provenance.versions.items()), f"{r.provenance.device} {r.provenance.dtype}"]
@@ -60,7 +60,8 @@ def what_was_run(grids: Sequence[StudyGrid], one_batch: Sequence[Result]) -> Ite
         for grid in grids
         for r in grid.results
     }
-    yield f"Made with {'; '.join(sorted(made))}. Amounts are fractions kept of the prunable weights."
+    kinds = " or ".join(dict.fromkeys(grid.header.amounts for grid in grids))
+    yield f"Made with {'; '.join(sorted(made))}. Amounts: {kinds}."
     if one_batch:
         named = ", ".join(dict.fromkeys(TASKS[r.cell.task].title for r in one_batch))
         yield f"Beside them {labels.counted(len(one_batch), 'result')} of {named}, scored on one batch."
@@ -68,6 +69,8 @@ def what_was_run(grids: Sequence[StudyGrid], one_batch: Sequence[Result]) -> Ite
 
 def what_drives_the_gain(grids: Sequence[StudyGrid], estimates: Estimates, page: Path) -> Iterator[str]:
     """Show the contrasts of every task: in sentences, as a figure and as a table."""
+    if not any(estimates.values()):
+        yield "Nothing can be said: no two strategies here differ in one ingredient."
     for grid in grids:
         for task in grid.tasks:
             if found := estimates.get(task):
@@ -122,15 +125,22 @@ def checklist(checked: Sequence[Checked]) -> Iterator[str]:
 
 
 def what_cannot_be_concluded(
-    grids: Sequence[StudyGrid], estimates: Estimates, decided: Decided, checked: Sequence[Checked]
+    grids: Sequence[StudyGrid],
+    estimates: Estimates,
+    decided: Decided,
+    checked: Sequence[Checked],
+    missing: Sequence[Result],
 ) -> Iterator[str]:
     """List what these results leave open, and why."""
     run = [task for grid in grids for task in grid.tasks]
-    missing = [task.title for name, task in TASKS.items() if name not in run]
+    untried = [task.title for name, task in TASKS.items() if name not in run]
     models = dict.fromkeys(labels.model_label(g.header.model, g.header.layers) for g in grids)
-    points = [f"Anything of other models or more training examples: all results are of {', '.join(models)}."]
-    if missing:
-        points.append(f"Anything of {', '.join(missing)}: there are no results.")
+    points = [
+        f"Anything of other models, or of other training examples: all results are of {', '.join(models)}, "
+        "on one draw of each task."
+    ]
+    if untried:
+        points.append(f"Anything of {', '.join(untried)}: there are no results.")
     points += [_dense(grid, task) for grid in grids for task in grid.tasks]
     points += [one for grid in grids for task in grid.tasks for one in _batches(grid, task)]
     for task, found in estimates.items():
@@ -140,6 +150,12 @@ def what_cannot_be_concluded(
                 f"{TASKS[task].title}, {len(unknown)} of {len(found)} ingredients: shown is neither a "
                 f"difference nor that there is none beyond ± {labels.loss(task, found[0].margin)}."
             )
+        lacking = [c for c in load_contrasts() if c.id not in {e.contrast.id for e in found}]
+        if lacking:
+            named = "; ".join(c.gist.split(":")[0] for c in lacking)
+            points.append(f"{TASKS[task].title}, ingredients without results: {named}.")
+    if missing:
+        points.append(f"Masks of {labels.counted(len(missing), 'result')}: they are not there.")
     points += [
         f"{claim.gist} Not decidable{' on ' + f.task if f.task else ''}: {f.why}."
         for claim, findings in decided
@@ -166,14 +182,14 @@ def _dense(grid: StudyGrid, task: str) -> str:
 
 def _batches(grid: StudyGrid, task: str) -> Iterator[str]:
     """Say where smoothed scores saw fewer batches than the others."""
-    first = next(r for r in grid.results if r.cell.task == task)
+    first = grid.of(task)[0]
     there = math.ceil(first.data.train / first.cell.recipe.batch_size)
     protocol = first.cell.protocol
     clean, smoothed = (min(there, most) for most in (protocol.clean_batches, protocol.smooth_batches))
     if clean != smoothed:
         yield (
-            f"{TASKS[task].title}, smoothing with equal data: smoothed scores saw "
-            f"{smoothed} of the {clean} batches that the others saw."
+            f"{TASKS[task].title}, noisy passes and passes along the path on equal data: these scores saw "
+            f"{smoothed} of the batches, the others {clean}."
         )
 
 
