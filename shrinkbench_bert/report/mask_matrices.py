@@ -54,7 +54,7 @@ def draw_matrices(iou: pd.DataFrame, header: Header, task: str, of: str) -> Figu
                 axes.tick_params(labelsize=_SMALL_LABEL)
     if not numbered:
         figure.colorbar(image, ax=figure.axes, shrink=0.3, label="IoU")
-    above = "above it" if not numbered else "above it, in italics"
+    above = "above it, in italics" if numbered else "above it"
     words(
         figure,
         f"Fig. 9, {TASKS[task].title}: IoU of the {of} weights of two strategies",
