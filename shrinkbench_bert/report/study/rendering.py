@@ -189,7 +189,7 @@ def _batches(grid: StudyGrid, task: str) -> Iterator[str]:
     if clean != smoothed:
         yield (
             f"{TASKS[task].title}, noisy passes and passes along the path on equal data: these scores saw "
-            f"{smoothed} of the batches, the others {clean}."
+            f"{smoothed} batches, the others {clean}."
         )
 
 
