@@ -69,7 +69,7 @@ SMALL: Table = {
     "device": "cpu",
     "recipe": {"epochs_dense": 1, "epochs_retrain": 1, "max_length": 32},
 }
-FEW = {"clean_batches": 2, "smooth_batches": 1, "eta": 1}
+FEW = {"clean_batches": 2, "smooth_batches": 2, "eta": 1}
 
 FromTable = Callable[[type[Grid], Table, Path], Grid]
 as_written: FromTable = Grid._from_table.__func__  # type: ignore[attr-defined]
@@ -135,8 +135,13 @@ def tiny_world(
         for name in ("quick", "check"):
             run_grid(Grid.from_toml(cli._find(name)), ResultStore(folder / "results" / name))
             shutil.copytree(folder / "results" / name, folder / "results/reference" / name)
-        for name in ("many-batches", "one-batch"):
-            shutil.copytree(folder / "results/quick", folder / "results" / name)
+        for name in ("study", "glue-minilm"):
+            run_grid(Grid.from_toml(cli._find(name)), ResultStore(folder / "results" / name))
+        grid = Grid.from_toml(cli._find("study"))
+        one = grid.protocol.model_copy(update={"clean_batches": 1, "smooth_batches": 1})
+        run_grid(grid.model_copy(update={"protocol": one}), ResultStore(folder / "results/study-one-batch"))
+        for name in ("study", "study-one-batch"):
+            shutil.copytree(folder / "results" / name, folder / "results/reference" / name)
         yield folder
     # They remember tiny data and weights under the real ones' names.
     for module, names in ((fingerprints, "_data _model"), (preflight, "_skeleton _loaded _check_strategy")):
