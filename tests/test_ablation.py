@@ -19,6 +19,7 @@ from shrinkbench_bert.ablation_run import AFTER_DENSE, run_ablation
 from shrinkbench_bert.analysis.knob import Varied, mask_points, metric_points
 from shrinkbench_bert.masks import unpack
 from shrinkbench_bert.models import load_model, prunable_parameters
+from shrinkbench_bert.report.canvas import canvas, legend
 from shrinkbench_bert.report.knob import write_ablation
 from shrinkbench_bert.report.knob_figure import draw_knob
 from shrinkbench_bert.report.labels import Header
@@ -325,3 +326,14 @@ def test_with_retraining_every_value_is_a_grid_of_its_own(write: Write) -> None:
     ablate(path)
     assert files(folder / "results", "keep-*.json") == stored
     assert files(folder / "plots/turned", "*") == drawn
+
+
+def test_the_legend_names_what_any_panel_has() -> None:
+    """A strategy of which only masks are known is not in the panel of the metric, which is the first."""
+    figure = canvas(4, 2)
+    metric, masks = figure.subplots(2)
+    metric.plot([0, 1], [0, 1], label="both")
+    for label in ("masks only", "both"):
+        masks.plot([0, 1], [0, 1], label=label)
+    legend(figure)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["both", "masks only"]

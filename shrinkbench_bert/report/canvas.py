@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable
+from typing import Any
 
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -32,9 +33,19 @@ def words(figure: Figure, title: str, notes: Iterable[str], header: Header) -> N
 
 
 def legend(figure: Figure) -> None:
-    """Put the legend of a figure's first panel to the right of all."""
-    handles = figure.axes[0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside right upper", frameon=False, fontsize=SMALL, handlelength=3.2)
+    """Put one legend for all panels to their right."""
+    found: dict[str, Any] = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    figure.legend(
+        found.values(),
+        found.keys(),
+        loc="outside right upper",
+        frameon=False,
+        fontsize=SMALL,
+        handlelength=3.2,
+    )
 
 
 def amounts(frame: pd.DataFrame, header: Header) -> list[str]:
