@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import resource
+import signal
 import sys
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
@@ -91,6 +92,8 @@ def command(arguments: list[str], limit: int | None = None) -> None:
     from shrinkbench_bert import cli
 
     torch.set_num_threads(1)
+    # Where the tests are a shell's background job, it is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     log = os.open(f"{arguments[-1]}.stderr", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(log, 2)
     os.dup2(log, 1)
