@@ -18,6 +18,7 @@ import torch
 from safetensors import safe_open
 from tiny_grid import CELLS, Contents, contents, forked, litter, logged, printed, running, write_grid
 
+from shrinkbench_bert.locks import owner
 from shrinkbench_bert.tensor_file import TensorFile, read_tensors, write_tensors
 
 
@@ -117,7 +118,10 @@ class TestStopped:
         assert "Traceback" not in text
         assert f"{len(stored)} of {CELLS} cells are in {results / 'tiny'}" in text
         assert stored.items() <= contents(undisturbed).items()
-        assert litter(results / "tiny") == []
+        # The signal may come between the work and the removal of its lock: the file is then nobody's.
+        left = litter(results / "tiny")
+        assert all(name.startswith(".cache/locks/") for name in left)
+        assert not any(owner(results / "tiny" / name) for name in left)
         assert finish(grid, results) == contents(undisturbed)
 
 
