@@ -7,17 +7,24 @@ provenance, and written atomically. The kernel lets go of a lock when its proces
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
 from shrinkbench_bert.grid import Cell
 from shrinkbench_bert.store import ResultStore, remove_leftovers
+
+_POLL = 0.05
+"""Seconds between two looks at a lock that another holds."""
 
 
 class Owner(BaseModel):
@@ -50,23 +57,49 @@ def hold(path: Path, *, wait: bool, guards: Iterable[Path] = ()) -> Iterator[boo
     `guards` are the files that only its holder writes: if one was killed, its half-written ones go.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    left_behind = path.exists()
-    lock = FileLock(path, timeout=-1 if wait else 0)
+    lock = FileLock(path, timeout=0)
     try:
-        lock.acquire()
-    except Timeout:
-        yield False
-        return
-    try:
+        while not _taken(lock, path, guards) and wait:
+            time.sleep(_POLL)
+        yield lock.is_locked
+    finally:
+        with _ctrl_c_waits():
+            if lock.is_locked:
+                # While it is still held: whoever makes the file anew finds what was stored under it.
+                path.unlink(missing_ok=True)
+                lock.release()
+
+
+def _taken(lock: FileLock, path: Path, guards: Iterable[Path]) -> bool:
+    """Take a lock if it is free, say whose it is, and remove what its last holder left half-written."""
+    with _ctrl_c_waits():
+        left_behind = path.exists()
+        try:
+            lock.acquire()
+        except Timeout:
+            return False
         owner = Owner(host=socket.gethostname(), pid=os.getpid(), since=datetime.now(UTC))
         path.write_text(owner.model_dump_json())
         for guarded in guards if left_behind else ():
             remove_leftovers(guarded)
-        yield True
+        return True
+
+
+@contextmanager
+def _ctrl_c_waits() -> Iterator[None]:
+    """Put Ctrl-C off until a block is done: between a lock and its file it would leave the file behind."""
+    usual = signal.getsignal(signal.SIGINT)
+    if not callable(usual) or threading.current_thread() is not threading.main_thread():
+        yield  # it raises nothing here
+        return
+    came: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGINT, lambda number, frame: came.append((number, frame)))
+    try:
+        yield
     finally:
-        # While it is still held: whoever makes the file anew finds what was stored under it.
-        path.unlink(missing_ok=True)
-        lock.release()
+        signal.signal(signal.SIGINT, usual)
+    if came:
+        usual(*came[0])
 
 
 def owner(path: Path) -> Owner | None:

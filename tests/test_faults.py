@@ -18,7 +18,7 @@ import torch
 from safetensors import safe_open
 from tiny_grid import CELLS, Contents, contents, forked, litter, logged, printed, running, write_grid
 
-from shrinkbench_bert.locks import owner
+from shrinkbench_bert.locks import hold
 from shrinkbench_bert.tensor_file import TensorFile, read_tensors, write_tensors
 
 
@@ -118,11 +118,29 @@ class TestStopped:
         assert "Traceback" not in text
         assert f"{len(stored)} of {CELLS} cells are in {results / 'tiny'}" in text
         assert stored.items() <= contents(undisturbed).items()
-        # The signal may come between the work and the removal of its lock: the file is then nobody's.
-        left = litter(results / "tiny")
-        assert all(name.startswith(".cache/locks/") for name in left)
-        assert not any(owner(results / "tiny" / name) for name in left)
+        assert litter(results / "tiny") == []
         assert finish(grid, results) == contents(undisturbed)
+
+    @pytest.mark.parametrize("step", ["write_text", "unlink"])
+    def test_ctrl_c_beside_a_lock_leaves_no_file(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+    ) -> None:
+        """While it is taken, and while it is let go: the step is done, then the run stops."""
+        path, usual = tmp_path / "a.lock", getattr(Path, step)
+
+        def interrupted(self: Path, *arguments: object, **options: object) -> object:
+            os.kill(os.getpid(), signal.SIGINT)
+            return usual(self, *arguments, **options)
+
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            with monkeypatch.context() as patch:
+                patch.setattr(Path, step, interrupted)
+                with pytest.raises(KeyboardInterrupt), hold(path, wait=False):
+                    assert step == "unlink", "the run has stopped before"
+        finally:
+            signal.signal(signal.SIGINT, before)
+        assert not path.exists()
 
 
 class TestTwoRunsAtOnce:
