@@ -252,20 +252,23 @@ class TestShippedGrids:
         assert set(grid.strategies) >= PAPER_STRATEGIES
         assert len(grid.seeds) == 1
 
-    def test_the_fields_grid_has_every_strategy_that_has_its_amounts(self) -> None:
-        (path,) = [path for path in EXPERIMENTS if path.stem == "field"]
+    @pytest.mark.parametrize(("name", "amounts"), [("field", 2), ("study", 6), ("glue-minilm", 6)])
+    def test_the_fields_grids_have_every_strategy_that_has_their_amounts(
+        self, name: str, amounts: int
+    ) -> None:
+        (path,) = [path for path in EXPERIMENTS if path.stem == name]
         grid = Grid.from_toml(path)
         classes = {name: get_strategy(name) for name in strategy_names("weights")}
         ours = {name: cls for name, cls in classes.items() if "plugin" not in cls.__module__}
         assert set(grid.strategies) == {name for name, cls in ours.items() if cls.scope != "2:4"}
-        assert len(grid.keep) == 2
+        assert len(grid.keep) == amounts
 
-    def test_the_grid_on_real_glue_has_the_papers_strategies_and_a_random_one(self) -> None:
+    def test_the_grid_on_real_glue_has_the_papers_tasks_and_amounts_and_two_more(self) -> None:
         (path,) = [path for path in EXPERIMENTS if path.stem == "glue-minilm"]
         grid = Grid.from_toml(path)
-        assert set(grid.strategies) >= PAPER_STRATEGIES | {"LayerRandom"}
-        assert grid.keep == [0.361, 0.147, 0.087, 0.041]
-        assert "stsb" in grid.tasks
+        assert grid.keep == [0.5, 0.361, 0.25, 0.147, 0.087, 0.041]
+        assert set(grid.tasks) == {"sst2", "stsb", "cola"}
+        assert len(grid.seeds) == 3
 
     def test_the_papers_grid_is_the_papers(self) -> None:
         paths = [path for path in EXPERIMENTS if path.stem == "paper"]

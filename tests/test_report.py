@@ -20,7 +20,7 @@ from results_factory import make_result
 
 from shrinkbench_bert import strategy_names
 from shrinkbench_bert.errors import UserError
-from shrinkbench_bert.report import write_report
+from shrinkbench_bert.report import small_multiples, write_report
 from shrinkbench_bert.report.aggregate import by_compression, check_one_grid, long_form
 from shrinkbench_bert.report.drawing import draw
 from shrinkbench_bert.report.labels import DASH, TIMES, Header
@@ -263,26 +263,92 @@ def test_a_figure_without_any_value_is_drawn():
     assert "no result has a value; 400 validation examples; 1 of 1 result" in words_of(figure)
 
 
-def test_no_text_overlaps_another():
-    strategies = [*STYLES, "AStrategyOfTheUsersWithAVeryLongName"]
-    keeps = (0.9, 0.88, 0.87, 0.361, 0.147, 0.087, 0.041)
-    figure = figure_of(
+LONG = "AStrategyOfTheUsersWithAVeryLongName"
+
+
+def crowd(strategies: list[str]) -> Figure:
+    return figure_of(
         [
             make_result(strategy=s, keep=k, model="a-hub-user/with-a-long-name-" + "x" * 70)
             for s in strategies
-            for k in keeps
+            for k in (0.9, 0.88, 0.87, 0.361, 0.147, 0.087, 0.041)
         ]
     )
+
+
+def assert_no_overlap(figure: Figure) -> None:
     figure.draw_without_rendering()
-    axes = figure.axes[0]
-    texts = [*axes.texts, *axes.get_xticklabels(), *axes.get_yticklabels(), axes.xaxis.label]
-    texts += [axes.yaxis.label, *axes.get_legend().get_texts(), axes.get_legend().get_title()]
+    texts = [text for text in (figure._suptitle, figure._supxlabel, figure._supylabel) if text]
+    for axes in figure.axes:
+        low, high = axes.get_ylim()  # labels beyond it are not drawn
+        texts += [text for text in axes.get_yticklabels() if low <= text.get_position()[1] <= high]
+        texts += [*axes.texts, *axes.get_xticklabels(), axes.xaxis.label]
+        texts += [axes.yaxis.label, *axes.get_legend().get_texts(), axes.get_legend().get_title()]
+        assert not axes.get_legend().get_window_extent().overlaps(axes.get_window_extent())
     boxes = [text.get_window_extent() for text in texts if text.get_visible() and text.get_text()]
     for one, other in itertools.combinations(boxes, 2):
         assert not one.overlaps(other)
-    legend = axes.get_legend().get_window_extent()
-    assert not legend.overlaps(axes.get_window_extent())
-    assert sum(label.get_visible() for label in axes.get_xticklabels()) == 5
+
+
+def test_no_text_overlaps_another():
+    figure = crowd([*list(STYLES)[:15], LONG])
+    assert len(figure.axes) == 1
+    assert_no_overlap(figure)
+    assert sum(label.get_visible() for label in figure.axes[0].get_xticklabels()) == 5
+
+
+def test_more_strategies_than_one_panel_can_show_are_drawn_score_by_score():
+    figure = crowd([*STYLES, LONG])
+    assert_no_overlap(figure)
+    named = [[text.get_text() for text in axes.get_legend().get_texts()] for axes in figure.axes]
+    assert sorted(itertools.chain(*named)) == sorted([*STYLES, LONG])
+    assert ["LayerMagAct", "GlobalMagAct", "LayerMagAct24"] in named
+    assert [LONG] in named
+    with_ticks = [axes for axes in figure.axes if axes.xaxis.get_tick_params()["labelbottom"]]
+    assert len(with_ticks) == 4  # the last of every column
+
+
+def test_a_panel_has_its_scores_lines_and_the_others_in_grey():
+    strategies = list(STYLES)[:17]
+    figure = figure_of(
+        [
+            make_result(
+                strategy=s, keep=k, seed=seed, after_retraining={"accuracy": 0.6 + i / 100 + seed / 10}
+            )
+            for i, s in enumerate(strategies)
+            for k in (0.5, 0.041)
+            for seed in (0, 1)
+        ]
+    )
+    (axes,) = [
+        axes for axes in figure.axes if axes.get_legend().get_texts()[0].get_text() == "LayerMagWeight"
+    ]
+    drawn = {str(line.get_label()).split(":")[0]: line for line in axes.lines}
+    assert list(drawn["LayerMagWeight"].get_ydata()) == pytest.approx([0.65, 0.65])
+    assert list(drawn["GlobalMagWeight"].get_ydata()) == pytest.approx([0.66, 0.66])
+    assert list(drawn["GlobalMagWeight"].get_xdata()) == [0.5, 0.041]
+    assert set(drawn["dense, unpruned"].get_ydata()) == {0.90}
+    assert set(drawn["majority class"].get_ydata()) == {0.51}
+    grey = [line for line in axes.lines if line.get_color() == small_multiples.OTHERS]
+    assert sorted(line.get_ydata()[0] for line in grey) == pytest.approx(
+        [0.65 + i / 100 for i in range(2, 16)]
+    )
+    assert axes.get_xlim()[0] > axes.get_xlim()[1]
+    said = figure._supxlabel.get_text().replace("\n", " ")
+    assert "Black: dense, unpruned: 90.0. Dashed: majority class: 51.0." in said
+    assert "Mean of 2 seeds. Bars: ± 1 standard deviation. 400 validation examples." in said
+
+
+@pytest.mark.parametrize(
+    ("strategies", "together"),
+    [
+        (["LayerMine", "GlobalMine", "Mine"], [["GlobalMine", "LayerMine", "Mine"]]),
+        (["LayerMagWeight24", "GlobalMagWeight"], [["GlobalMagWeight", "LayerMagWeight24"]]),
+        (["Layers", "Globality", "HeadRandom"], [["HeadRandom"], ["Globality"], ["Layers"]]),
+    ],
+)
+def test_strategies_of_one_score_are_known_by_their_names(strategies: list[str], together: list[list[str]]):
+    assert small_multiples.by_score(strategies) == together
 
 
 # Tables
@@ -380,7 +446,7 @@ def test_every_file_is_written(plots: Path):
 ELSEWHERE = """
 import sys
 from pathlib import Path
-from shrinkbench_bert.report import write_report
+from shrinkbench_bert.report import small_multiples, write_report
 from shrinkbench_bert.report.style import style
 from shrinkbench_bert.store import ResultStore
 write_report(ResultStore(sys.argv[1]), Path(sys.argv[2]))

@@ -7,12 +7,27 @@ from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
+import seaborn as sns
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from shrinkbench_bert.report import labels
 from shrinkbench_bert.report.labels import Header
 
+RC = {
+    **sns.axes_style("whitegrid"),
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.labelsize": 9,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "axes.edgecolor": "#333333",
+    "grid.color": "#E3E3E3",
+    "grid.linewidth": 0.7,
+    "svg.hashsalt": "shrinkbench-bert",
+    "svg.fonttype": "path",
+}
+"""Settings under which a figure is drawn and saved."""
 SMALL = 8.0
 _GREY = "#444444"
 

@@ -11,7 +11,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from shrinkbench_bert.report.aggregate import STAGES
-from shrinkbench_bert.report.drawing import RC, draw
+from shrinkbench_bert.report.canvas import RC
+from shrinkbench_bert.report.drawing import draw
 from shrinkbench_bert.report.labels import Header
 from shrinkbench_bert.store import write_atomically
 from shrinkbench_bert.tasks import TASKS, Task

@@ -10,8 +10,7 @@ from matplotlib.ticker import FuncFormatter
 
 from shrinkbench_bert.analysis.knob import DENSE, PLAIN, REFERENCE, Varied
 from shrinkbench_bert.report import labels
-from shrinkbench_bert.report.canvas import SMALL, amount_title, amounts, canvas, legend, words
-from shrinkbench_bert.report.drawing import RC
+from shrinkbench_bert.report.canvas import RC, SMALL, amount_title, amounts, canvas, legend, words
 from shrinkbench_bert.report.labels import Header
 from shrinkbench_bert.report.style import DASHED, SOLID, order, style
 from shrinkbench_bert.tasks import TASKS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -154,6 +155,43 @@ def undefined_label(points: pd.DataFrame) -> str:
     undefined = int(points["n_undefined"].sum())
     total = undefined + int(points["n_seeds"].sum())
     return f"{undefined} of {counted(total, 'result')} undefined and left out" if undefined else ""
+
+
+def sentence(phrases: Iterable[str]) -> str:
+    """Make one sentence of phrases."""
+    return f"{'; '.join(phrases)}."
+
+
+def figure_title(task: Task, metric: str, stage: str) -> str:
+    """Name a figure: `SST-2: accuracy after retraining`."""
+    return f"{task.title}: {METRICS[metric].label} {stage_label(stage)}"
+
+
+def caption(points: pd.DataFrame, task: Task, stage: str, *, dodged: bool = False) -> list[str]:
+    """Word what stands behind the points: seeds, error bars, examples, what is left out.
+
+    `dodged`: whether the markers of one amount are set apart.
+    """
+    lines = points[points["stage"] == stage]
+    fewest, most = seeds(lines)
+    if most > 1:
+        bars = " (none for 1 seed)" if fewest == 1 else ""
+        phrases = [f"mean of {seeds_label(lines)}", f"bars: ± 1 standard deviation{bars}"]
+    elif most == 1:
+        phrases = ["1 seed: no spread can be shown"]
+    else:
+        phrases = ["no result has a value"]
+    phrases.append(examples_label(lines))
+    references = points[points["stage"].isin(["dense", "baseline"])]
+    if references["n_seeds"].gt(1).any():
+        phrases.append("grey bands: the same for the horizontal lines")
+    if undefined := undefined_label(lines):
+        phrases.append(undefined)
+    if references.loc[references["stage"] == "baseline", "mean"].isna().all():
+        phrases.append(f"no line for the {baseline_label(task)}, for which it is undefined")
+    if dodged and lines["strategy"].nunique() > 1:
+        phrases.append("markers of one amount are set side by side")
+    return phrases
 
 
 def loss(task: str, value: float) -> str:

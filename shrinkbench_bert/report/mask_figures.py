@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from shrinkbench_bert.analysis.similarity import SETS
-from shrinkbench_bert.report.drawing import RC
+from shrinkbench_bert.report.canvas import RC
 from shrinkbench_bert.report.labels import Header
 from shrinkbench_bert.report.mask_layers import PAIRS, draw_layers
 from shrinkbench_bert.report.mask_matrices import draw_matrices

@@ -11,9 +11,8 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from shrinkbench_bert.report.canvas import SMALL, amount_title, amounts, canvas, words
+from shrinkbench_bert.report.canvas import RC, SMALL, amount_title, amounts, canvas, words
 from shrinkbench_bert.report.contrasts.estimates import MARGIN, Estimate
-from shrinkbench_bert.report.drawing import RC
 from shrinkbench_bert.report.labels import Header, counted
 from shrinkbench_bert.tasks import TASKS
 

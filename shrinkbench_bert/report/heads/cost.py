@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 
 from shrinkbench_bert.metrics import METRICS
 from shrinkbench_bert.report import labels
-from shrinkbench_bert.report.drawing import RC
+from shrinkbench_bert.report.canvas import RC
 from shrinkbench_bert.report.heads.header import HeadsHeader
 from shrinkbench_bert.report.heads.panels import SMALL, entitle, new_figure, percent_axis
 from shrinkbench_bert.report.heads.summary import machine

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from shrinkbench_bert.report import labels
-from shrinkbench_bert.report.drawing import RC
+from shrinkbench_bert.report.canvas import RC
 from shrinkbench_bert.report.heads.header import HeadsHeader, nearest_to_paper
 from shrinkbench_bert.report.heads.panels import SMALL, entitle, new_figure
 from shrinkbench_bert.report.style import order

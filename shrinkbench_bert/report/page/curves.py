@@ -13,7 +13,6 @@ from shrinkbench_bert.analysis.paired import difference
 from shrinkbench_bert.metrics import METRICS
 from shrinkbench_bert.report import labels
 from shrinkbench_bert.report.aggregate import REFERENCES, STAGES
-from shrinkbench_bert.report.drawing import caption
 from shrinkbench_bert.report.labels import Header
 from shrinkbench_bert.report.page.axes import asked, places_of
 from shrinkbench_bert.report.page.numbers import short
@@ -82,7 +81,11 @@ def _metric(points: pd.DataFrame, task: Task, metric: str) -> dict[str, Any]:
         "name": METRICS[metric].label,
         "label": labels.metric_label(metric),
         "percent": labels.is_percent(metric),
-        "captions": {stage: caption(part, task, stage) for stage in STAGES if (part["stage"] == stage).any()},
+        "captions": {
+            stage: labels.sentence(labels.caption(part, task, stage))
+            for stage in STAGES
+            if (part["stage"] == stage).any()
+        },
     }
 
 

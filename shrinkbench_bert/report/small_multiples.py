@@ -1,0 +1,84 @@
+"""A metric against the amount for many strategies: a panel per score, all others in grey behind it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from shrinkbench_bert.report import labels
+from shrinkbench_bert.report.canvas import SMALL, canvas, words
+from shrinkbench_bert.report.curves import (
+    amount_axis,
+    amounts_label,
+    reference_lines,
+    strategy_lines,
+    thin_tick_labels,
+    value_axis,
+)
+from shrinkbench_bert.report.labels import Header
+from shrinkbench_bert.report.style import order
+from shrinkbench_bert.tasks import Task
+
+_COLUMNS = 4
+OTHERS = "#D3D3D3"
+
+
+def by_score(strategies: Iterable[str]) -> list[list[str]]:
+    """Put strategies of one score together: layer-wise, global and two of four, by their names.
+
+    LayerMagAct, GlobalMagAct and LayerMagAct24 are one list; a name of another form is alone.
+    """
+    scores: dict[str, list[str]] = {}
+    for name in order(strategies):
+        scores.setdefault(re.sub(r"^(Layer|Global)(?=[A-Z])|24$", "", name), []).append(name)
+    return list(scores.values())
+
+
+def draw_small_multiples(points: pd.DataFrame, header: Header, task: Task, metric: str, stage: str) -> Figure:
+    """Draw what `drawing.draw` does, with a panel per score."""
+    lines = points[points["stage"] == stage]
+    scores = by_score(lines["strategy"])
+    rows = -(-len(scores) // _COLUMNS)
+    names = max(map(len, scores))
+    figure = canvas(2.6 * _COLUMNS + 0.4, 1.5 + (1.6 + 0.16 * names) * rows)
+    panels = figure.subplots(rows, _COLUMNS, squeeze=False, sharex=True, sharey=True)
+    for axes in panels.flat[len(scores) :]:
+        axes.remove()
+    references = []
+    for axes, own in zip(panels.flat, scores, strict=False):
+        is_own = lines["strategy"].isin(own)
+        references = [line for _, line in reference_lines(axes, points, task, metric)]
+        _others(axes, lines[~is_own])
+        drawn = [line for _, line in strategy_lines(axes, lines[is_own], header.requested(lines))]
+        axes.legend(
+            handles=drawn,
+            loc="lower left",
+            bbox_to_anchor=(-0.02, 0.98),
+            frameon=False,
+            fontsize=SMALL,
+            handlelength=3.2,
+            labelspacing=0.3,
+        )
+    amount_axis(panels[0, 0], lines, header)
+    value_axis(panels[0, 0], points[points["stage"].isin([stage, "dense", "baseline"])], metric)
+    figure.supylabel(labels.metric_label(metric), fontsize=9)
+    notes = [
+        f"from left to right: {' '.join(amounts_label(header))}",
+        *(f"{how}: {line.get_label()}" for how, line in zip(("black", "dashed"), references, strict=False)),
+        "grey lines: the means of all other strategies",
+        *labels.caption(points, task, stage),
+    ]
+    words(figure, labels.figure_title(task, metric, stage), notes, header)
+    for axes in panels.flat[len(scores) - _COLUMNS : len(scores)]:
+        axes.tick_params(labelbottom=True)
+        thin_tick_labels(figure, axes)
+    return figure
+
+
+def _others(axes: Axes, lines: pd.DataFrame) -> None:
+    for _, rows in lines.sort_values("requested").groupby("strategy"):
+        axes.plot(rows["requested"], rows["mean"], color=OTHERS, linewidth=0.7, zorder=1.5)
