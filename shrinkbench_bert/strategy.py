@@ -192,10 +192,12 @@ class Strategy(ABC):
         Scores are summed over batches. A strategy that needs no data is called once. The score depends
         on the signal alone: a formula may be called twice for one batch, and a formula of pointwise
         operations for a few rows of a parameter at a time. For attention heads see `HeadStrategy`.
+
+        Several numbers per weight, (m, *shape), are for a strategy whose `finish` makes one of them.
         """
 
     def finish(self, total: Tensor) -> Tensor:
-        """Turn one parameter's sum over batches into its score; as it is unless overridden."""
+        """Turn one parameter's sum over batches into its score, of its shape; as it is unless overridden."""
         return total
 
     @classmethod

@@ -8,11 +8,21 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from shrinkbench_bert import LayerStrategy, Need, Signal, UserError, get_strategy, register_strategy, score
+from shrinkbench_bert import (
+    LayerStrategy,
+    Need,
+    Signal,
+    UserError,
+    add_scores,
+    get_strategy,
+    register_strategy,
+    score,
+)
 
 Batch = dict[str, Tensor]
 KINDS = ("bert", "distilbert", "roberta", "electra", "albert")
@@ -392,6 +402,30 @@ def test_a_model_without_activation_functions_is_refused(make_model, make_batche
         score(model, make_batches(model), ["LayerDeepLift"], task="sst2", pooler="excluded")
 
 
+# ---- an ensemble ---------------------------------------------------------------------------------
+
+
+def test_mean_rank_is_the_mean_of_both_strategies_ranks(make_model, make_batches):
+    model = make_model()
+    names = ["LayerMeanRank", "LayerMagWeight", "LayerMagGrad"]
+    found = score(model, make_batches(model, n=3), names, task="sst2")
+    for name, value in found["LayerMeanRank"].items():
+        if name.endswith(".key.bias"):  # its gradients are rounding errors
+            continue
+        ranks = [
+            scipy.stats.rankdata(found[member][name].numpy(), method="ordinal") - 1 for member in names[1:]
+        ]
+        expected = (ranks[0] + ranks[1]) / 2 / value.numel()
+        np.testing.assert_allclose(value.flatten().numpy(), expected.flatten(), rtol=1e-6)
+
+
+def test_mean_rank_by_hand():
+    total = torch.tensor([[[1.0, 2.0], [3.0, 4.0]], [[7.0, 9.0], [8.0, 7.0]]])
+    # ranks 0 1 2 3, and 0 3 2 1: of the two sevens the first is the lesser
+    expected = torch.tensor([[0.0, 2.0], [2.0, 2.0]]) / 4
+    assert torch.equal(get_strategy("LayerMeanRank")().finish(total), expected)
+
+
 # ---- all of them -------------------------------------------------------------------------------
 
 
@@ -424,6 +458,67 @@ def test_the_model_is_left_as_it_was_after_an_exception_in_a_forward(make_model,
     assert hooks == {n: len(m._forward_hooks) for n, m in model.named_modules()}
     assert all(module.training for module in model.modules())
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+class TwoNumbers(LayerStrategy):
+    """Two numbers per weight; what becomes of them is a subclass's."""
+
+    needs = Need.GRADIENT
+
+    def score(self, s: Signal) -> Tensor:
+        return s.weight * s.gradient * torch.ones(2, *[1] * s.weight.dim())
+
+
+def test_several_numbers_per_weight_are_summed_each_by_itself(make_model, make_batches, own_registry):
+    @register_strategy
+    class Product(TwoNumbers):
+        """The product of two sums, which a sum of products is not."""
+
+        def finish(self, total: Tensor) -> Tensor:
+            return total[0] * total[1]
+
+    model = make_model()
+    batches = make_batches(model, n=3)
+    expected = score(model, batches, ["LayerMovement"], task="sst2")["LayerMovement"]
+    parts = [score(model, batches, ["Product"], task="sst2", part=(i, 2)) for i in range(2)]
+    for found in (score(model, batches, ["Product"], task="sst2"), add_scores(parts)):
+        for name, value in found["Product"].items():
+            torch.testing.assert_close(value, expected[name] ** 2, rtol=1e-4, atol=1e-12)
+
+
+def test_several_numbers_per_weight_need_a_finish_that_makes_one(make_model, make_batches, own_registry):
+    @register_strategy
+    class Unfinished(TwoNumbers):
+        """Has none."""
+
+    @register_strategy
+    class Idle(TwoNumbers):
+        """Has one that does nothing."""
+
+        def finish(self, total: Tensor) -> Tensor:
+            return total
+
+    @register_strategy
+    class Wavering(TwoNumbers):
+        """Two numbers of a weight, one of a bias."""
+
+        def score(self, s: Signal) -> Tensor:
+            return super().score(s) if s.weight.dim() == 2 else s.weight * s.gradient
+
+        def finish(self, total: Tensor) -> Tensor:
+            return total[0]
+
+    model = make_model()
+    batches = make_batches(model, n=1)
+    for name, message in (
+        ("Unfinished", r"score\(\) of '.*' returned \(2, 16, 16\), expected a tensor of shape \(16, 16\)"),
+        ("Idle", r"made by finish\(\), has shape \(2, 16, 16\), expected \(16, 16\)"),
+        ("Wavering", r"score\(\) of '.*bias' returned \(16,\), expected a tensor of shape \(2, 16\)"),
+    ):
+        with pytest.raises(UserError, match=f"'{name}'.*{message}"):
+            score(model, batches, [name], task="sst2")
+    with pytest.raises(UserError, match=r"'Idle'.*has shape \(2, 16, 16\), expected \(16, 16\)"):
+        add_scores([score(model, batches, ["Idle"], task="sst2", part=(0, 1))])
 
 
 @pytest.mark.parametrize(

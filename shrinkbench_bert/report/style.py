@@ -70,6 +70,7 @@ STYLES = {
     "GlobalIntegratedGradients": Style("#7CA81B", "P", DASHED, filled=False),
     "LayerDeepLift": Style("#E8837E", "v", SOLID),
     "GlobalDeepLift": Style("#E8837E", "^", DASHED, filled=False),
+    "LayerMeanRank": Style("#C51B8A", "d", SOLID),
     "LayerRandom": Style("#555555", ">", DOTTED),
     "GlobalRandom": Style("#999999", "<", DOTTED, filled=False),
     "LayerGrad": Style("#999933", "X", (0, (2.2, 1))),
