@@ -156,21 +156,15 @@ class _Scorer:
 
     def add(self, name: str, signal: Signals, cut: Sequence[slice]) -> None:
         """Add what one batch says about one parameter, and find out whether it may be `cut` next time."""
-        untried = len(cut) > 1 and name not in self.by_blocks
+        untried = len(cut) > 1 and self.strategy.terms == 1 and name not in self.by_blocks
         watched = PointwiseOnly()
         with watched if untried else nullcontext():
             value = self._value(name, signal)
         if untried and value.any():  # from zeros nothing is learnt
-            self.by_blocks[name] = (
-                watched.held
-                and value.shape == signal.weight.shape
-                and self._is_equal_by_blocks(name, signal, cut, value)
-            )
+            self.by_blocks[name] = watched.held and self._is_equal_by_blocks(name, signal, cut, value)
         if not self.sums:  # all at once: in between, they would leave gaps in memory
-            several = value.shape[: value.dim() - signal.weight.dim()]
-            self.sums = {n: signal.weight.new_zeros(several + p.shape) for n, p in self.parameters.items()}
-        if value.shape != self.sums[name].shape:
-            raise self._misshapen(name, value, self.sums[name].shape)
+            shape = self.strategy.shape_of_sum
+            self.sums = {name: p.new_zeros(shape(p.shape)) for name, p in self.parameters.items()}
         self.sums[name] += value
 
     def add_rows(self, name: str, signal: Signals, rows: slice) -> None:
@@ -201,22 +195,14 @@ class _Scorer:
             raise UserError(
                 f"strategy {self.name!r}: score() of {name!r} changes a signal in place; copy it first"
             )
-        if not isinstance(value, Tensor) or not self._fits(value.shape, signal.weight.shape):
-            raise self._misshapen(name, value, signal.weight.shape)
+        expected = self.strategy.shape_of_sum(signal.weight.shape)
+        if not isinstance(value, Tensor) or value.shape != expected:
+            found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise UserError(
+                f"strategy {self.name!r}: score() of {name!r} returned {found}, expected a tensor "
+                f"of shape {expected}"
+            )
         return value.to(signal.weight)
-
-    def _fits(self, found: torch.Size, expected: torch.Size) -> bool:
-        """One number per weight; or several, one above the other, if `finish` makes one of them."""
-        return found == expected or (
-            type(self.strategy).finish is not Strategy.finish and found[1:] == expected
-        )
-
-    def _misshapen(self, name: str, value: Any, expected: torch.Size) -> UserError:
-        found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        return UserError(
-            f"strategy {self.name!r}: score() of {name!r} returned {found}, expected a tensor "
-            f"of shape {tuple(expected)}"
-        )
 
     def finish(self) -> Scores:
         if not self.sums:
@@ -242,10 +228,9 @@ def _finished(strategy_name: str, strategy: Strategy, sums: Scores) -> Scores:
     scores = {name: strategy.finish(total) for name, total in sums.items()}
     for name, value in scores.items():
         where = f"strategy {strategy_name!r}: the score of {name!r}"
-        expected = sums[name].shape[-1:] if name.endswith(".bias") else sums[name].shape[-2:]
-        if value.shape != expected:
-            found = tuple(value.shape)
-            raise UserError(f"{where}, made by finish(), has shape {found}, expected {tuple(expected)}")
+        found, expected = tuple(value.shape), tuple(sums[name].shape[strategy.terms > 1 :])
+        if found != expected:
+            raise UserError(f"{where}, made by finish(), has shape {found}, expected {expected}")
         if torch.isnan(value).any():
             raise UserError(f"{where} is NaN; does its formula divide by 0, or take a root or a logarithm?")
     return scores

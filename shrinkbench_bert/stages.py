@@ -345,10 +345,16 @@ class Stages:
         batches = -(-len(self.data.train) // self.cell.recipe.batch_size)
         expected: dict[str, Tensor] = {}
         for strategy in _strategies(cells):
-            read = batches_read(get_strategy(strategy).under(protocol), protocol)
+            formula = get_strategy(strategy).under(protocol)
+            read = batches_read(formula, protocol)
             if part < (min(read, batches) or 1):  # what needs no data is in part 0
                 parameters = prunable_parameters(self.model, protocol)
-                expected |= {f"{strategy}/{name}": p for name, p in parameters.items()}
+                expected |= {
+                    f"{strategy}/{name}": torch.empty(
+                        formula.shape_of_sum(p.shape), dtype=p.dtype, device="meta"
+                    )
+                    for name, p in parameters.items()
+                }
         return expected
 
     def head_scores(self, cell: Cell) -> HeadScores:

@@ -10,6 +10,7 @@ import inspect
 import pkgutil
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Flag, auto
 from functools import cache
@@ -184,6 +185,8 @@ class Strategy(ABC):
     """Average signals over `eta` passes with noise added to the Linears' outputs (eqs. 8 and 9)."""
     at: ClassVar[At] = "dense"
     """The weights that a grid scores: the fine-tuned ones, or those before fine-tuning."""
+    terms: ClassVar[int] = 1
+    """Numbers per weight that `score` gives; several are stacked, (terms, *shape), and `finish` makes one."""
 
     @abstractmethod
     def score(self, s: Any) -> Tensor:
@@ -192,13 +195,20 @@ class Strategy(ABC):
         Scores are summed over batches. A strategy that needs no data is called once. The score depends
         on the signal alone: a formula may be called twice for one batch, and a formula of pointwise
         operations for a few rows of a parameter at a time. For attention heads see `HeadStrategy`.
-
-        Several numbers per weight, (m, *shape), are for a strategy whose `finish` makes one of them.
         """
 
     def finish(self, total: Tensor) -> Tensor:
-        """Turn one parameter's sum over batches into its score, of its shape; as it is unless overridden."""
+        """Turn one parameter's sum over batches into its score; as it is unless overridden.
+
+        `total` has the parameter's shape, or that of several `terms`, (terms, *shape); the score has
+        the parameter's.
+        """
         return total
+
+    @classmethod
+    def shape_of_sum(cls, parameter: Sequence[int]) -> tuple[int, ...]:
+        """Give the shape of what `score` returns and `finish` is given, by that of the parameter."""
+        return (cls.terms, *parameter) if cls.terms > 1 else tuple(parameter)
 
     @classmethod
     def under(cls, protocol: Protocol) -> Strategy:
@@ -277,10 +287,16 @@ def register_strategy(cls: S) -> S:
         )
     if cls.at not in get_args(At):
         raise UserError(f"strategy {cls.__name__!r}: at = {cls.at!r} (accepted: {', '.join(get_args(At))})")
-    if cls.scope == "heads" and (cls.smooth or cls.at != "dense" or cls.finish is not Strategy.finish):
+    own_finish = cls.finish is not Strategy.finish
+    if cls.scope == "heads" and (cls.smooth or cls.at != "dense" or own_finish or cls.terms != 1):
         raise UserError(
             f"strategy {cls.__name__!r}: heads are scored at the dense weights and without noise; leave out "
-            "at, smooth and finish (there is overall)"
+            "at, smooth, terms and finish (there is overall)"
+        )
+    if cls.terms != 1 and (cls.terms < 1 or not own_finish):
+        raise UserError(
+            f"strategy {cls.__name__!r}: terms = {cls.terms}: 1 is accepted, or more with a "
+            "finish(self, total) that makes one score of them"
         )
     if inspect.isabstract(cls):
         raise UserError(f"strategy {cls.__name__!r}: define score(self, s)")

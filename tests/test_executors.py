@@ -202,7 +202,8 @@ class TestAScoringPassInParts:
     def test_the_parts_of_a_killed_run_are_used(
         self, split: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        (cells, _) = make_plan(split, ResultStore(tmp_path)).groups()
+        several_terms = split.model_copy(update={"strategies": [*split.strategies, "LayerMeanRank"]})
+        (cells, _) = make_plan(several_terms, ResultStore(tmp_path)).groups()
         bench = Workbench(Site("tiny", tmp_path, threads=1))
         for part in (0, 2):
             assert bench.score_part(cells, part, wait=False) is Outcome.STORED

@@ -19,6 +19,7 @@ from shrinkbench_bert import (
     Signal,
     UserError,
     add_scores,
+    blocks,
     get_strategy,
     register_strategy,
     score,
@@ -460,58 +461,49 @@ def test_the_model_is_left_as_it_was_after_an_exception_in_a_forward(make_model,
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
-class TwoNumbers(LayerStrategy):
+class TwoTerms(LayerStrategy):
     """Two numbers per weight; what becomes of them is a subclass's."""
 
     needs = Need.GRADIENT
+    terms = 2
 
     def score(self, s: Signal) -> Tensor:
         return s.weight * s.gradient * torch.ones(2, *[1] * s.weight.dim())
 
-
-def test_several_numbers_per_weight_are_summed_each_by_itself(make_model, make_batches, own_registry):
-    @register_strategy
-    class Product(TwoNumbers):
+    def finish(self, total: Tensor) -> Tensor:
         """The product of two sums, which a sum of products is not."""
+        return total[0] * total[1]
 
-        def finish(self, total: Tensor) -> Tensor:
-            return total[0] * total[1]
 
+def test_several_terms_are_summed_each_by_itself(make_model, make_batches, own_registry):
+    register_strategy(TwoTerms)
     model = make_model()
     batches = make_batches(model, n=3)
     expected = score(model, batches, ["LayerMovement"], task="sst2")["LayerMovement"]
-    parts = [score(model, batches, ["Product"], task="sst2", part=(i, 2)) for i in range(2)]
-    for found in (score(model, batches, ["Product"], task="sst2"), add_scores(parts)):
-        for name, value in found["Product"].items():
+    parts = [score(model, batches, ["TwoTerms"], task="sst2", part=(i, 2)) for i in range(2)]
+    for found in (score(model, batches, ["TwoTerms"], task="sst2"), add_scores(parts)):
+        for name, value in found["TwoTerms"].items():
             torch.testing.assert_close(value, expected[name] ** 2, rtol=1e-4, atol=1e-12)
 
 
-def test_several_numbers_per_weight_need_a_finish_that_makes_one(make_model, make_batches, own_registry):
+def test_several_terms_have_their_shapes(make_model, make_batches, own_registry):
     @register_strategy
-    class Unfinished(TwoNumbers):
-        """Has none."""
-
-    @register_strategy
-    class Idle(TwoNumbers):
-        """Has one that does nothing."""
+    class Idle(TwoTerms):
+        """Makes nothing of them."""
 
         def finish(self, total: Tensor) -> Tensor:
             return total
 
     @register_strategy
-    class Wavering(TwoNumbers):
-        """Two numbers of a weight, one of a bias."""
+    class Wavering(TwoTerms):
+        """Two terms for a weight, one for a bias."""
 
         def score(self, s: Signal) -> Tensor:
             return super().score(s) if s.weight.dim() == 2 else s.weight * s.gradient
 
-        def finish(self, total: Tensor) -> Tensor:
-            return total[0]
-
     model = make_model()
     batches = make_batches(model, n=1)
     for name, message in (
-        ("Unfinished", r"score\(\) of '.*' returned \(2, 16, 16\), expected a tensor of shape \(16, 16\)"),
         ("Idle", r"made by finish\(\), has shape \(2, 16, 16\), expected \(16, 16\)"),
         ("Wavering", r"score\(\) of '.*bias' returned \(16,\), expected a tensor of shape \(2, 16\)"),
     ):
@@ -519,6 +511,17 @@ def test_several_numbers_per_weight_need_a_finish_that_makes_one(make_model, mak
             score(model, batches, [name], task="sst2")
     with pytest.raises(UserError, match=r"'Idle'.*has shape \(2, 16, 16\), expected \(16, 16\)"):
         add_scores([score(model, batches, ["Idle"], task="sst2", part=(0, 1))])
+
+
+def test_several_terms_are_never_cut_into_rows(make_model, make_batches, own_registry, monkeypatch):
+    """Their rows are not the first dimension's, and blocks need not be of one size."""
+    register_strategy(TwoTerms)
+    model = make_model()
+    batches = make_batches(model, n=3)
+    expected = score(model, batches, ["TwoTerms"], task="sst2")["TwoTerms"]
+    monkeypatch.setattr(blocks, "_ELEMENTS", 112)  # 7 of 16 rows
+    found = score(model, batches, ["TwoTerms"], task="sst2")["TwoTerms"]
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
 @pytest.mark.parametrize(

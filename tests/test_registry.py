@@ -149,6 +149,9 @@ def test_a_class_without_scope_is_refused():
         ("HeadStrategy", "at = 'initial'", "heads are scored at the dense weights"),
         ("HeadStrategy", "smooth = True", "heads are scored at the dense weights and without noise"),
         ("HeadStrategy", "finish = lambda self, total: total", "there is overall"),
+        ("HeadStrategy", "terms = 2", "leave out at, smooth, terms and finish"),
+        ("LayerStrategy", "terms = 2", r"terms = 2: 1 is accepted, or more with a finish\(self, total\)"),
+        ("GlobalStrategy", "terms = 0; finish = lambda self, total: total", "terms = 0: 1 is accepted"),
     ],
 )
 def test_what_would_be_ignored_is_refused(

@@ -305,7 +305,7 @@ def test_more_strategies_than_one_panel_can_show_are_drawn_score_by_score():
     assert ["LayerMagAct", "GlobalMagAct", "LayerMagAct24"] in named
     assert [LONG] in named
     with_ticks = [axes for axes in figure.axes if axes.xaxis.get_tick_params()["labelbottom"]]
-    assert len(with_ticks) == 4  # the last of every column
+    assert len(with_ticks) == 3  # the last of every column
 
 
 def test_a_panel_has_its_scores_lines_and_the_others_in_grey():
@@ -335,8 +335,51 @@ def test_a_panel_has_its_scores_lines_and_the_others_in_grey():
     )
     assert axes.get_xlim()[0] > axes.get_xlim()[1]
     said = figure._supxlabel.get_text().replace("\n", " ")
-    assert "Black: dense, unpruned: 90.0. Dashed: majority class: 51.0." in said
+    assert "Solid black line: dense, unpruned: 90.0. Broken black line: majority class: 51.0." in said
     assert "Mean of 2 seeds. Bars: ± 1 standard deviation. 400 validation examples." in said
+
+
+def test_the_others_break_and_show_single_points_too():
+    strategies = list(STYLES)[:17]
+    alone, broken = strategies[:2]
+    keeps = {alone: [0.147], broken: [0.5, 0.041]}
+    figure = figure_of(
+        [make_result(strategy=s, keep=k) for s in strategies for k in keeps.get(s, [0.5, 0.147, 0.041])]
+    )
+    axes = figure.axes[-1]
+    grey = [line for line in axes.lines if line.get_color() == small_multiples.OTHERS]
+    drawn = sorted([math.isnan(y) for y in line.get_ydata()] for line in grey)
+    assert drawn[-2:] == [[False, True, False], [True, False, True]]
+    assert {line.get_marker() for line in grey} == {"."}
+
+
+def test_what_is_undefined_is_no_reference_line():
+    results = [
+        make_result("cola", s, dense={"mcc": None}, after_retraining={"mcc": 0.1}) for s in list(STYLES)[:17]
+    ]
+    said = figure_of(results, "mcc")._supxlabel.get_text().replace("\n", " ")
+    assert "Solid black line" not in said
+    assert "Broken black line: majority class: 0.000." in said
+
+
+def test_six_amounts_have_their_labels_in_every_column():
+    keeps = (0.5, 0.361, 0.25, 0.147, 0.087, 0.041)
+    names = [*list(STYLES)[:17], "AnothersOwn"]
+    figure = figure_of([make_result(strategy=s, keep=k) for s in names for k in keeps])
+    labelled = [axes for axes in figure.axes if axes.xaxis.get_tick_params()["labelbottom"]]
+    assert len(labelled) == 3
+    for axes in labelled:
+        assert all(label.get_visible() for label in axes.get_xticklabels())
+
+
+def test_fewer_scores_than_a_row_has_panels(monkeypatch: pytest.MonkeyPatch):
+    kinds = ("Layer", "Global", "")
+    names = ["Aa", "Bb", "Cc"]
+    strategies = [f"{kind}{name}{n}" for kind in kinds for name in names for n in ("", "24")]
+    monkeypatch.setattr(small_multiples, "_COLUMNS", 4)
+    figure = crowd(strategies)
+    assert len(figure.axes) == 3
+    assert_no_overlap(figure)
 
 
 @pytest.mark.parametrize(
@@ -446,7 +489,7 @@ def test_every_file_is_written(plots: Path):
 ELSEWHERE = """
 import sys
 from pathlib import Path
-from shrinkbench_bert.report import small_multiples, write_report
+from shrinkbench_bert.report import write_report
 from shrinkbench_bert.report.style import style
 from shrinkbench_bert.store import ResultStore
 write_report(ResultStore(sys.argv[1]), Path(sys.argv[2]))

@@ -48,6 +48,7 @@ FIELD = [
     "LayerMagAct",
     "LayerMagAct24",
     "LayerMagWeight24",
+    "LayerMeanRank",
     "LayerMovement",
     "LayerSnip",
 ]

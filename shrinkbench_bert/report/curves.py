@@ -58,8 +58,8 @@ def strategy_lines(axes: Axes, lines: pd.DataFrame, amounts: list[float]) -> Ite
 
 def reference_lines(axes: Axes, points: pd.DataFrame, task: Task, metric: str) -> Iterator[Entry]:
     """Draw the dense model, and the model without input, as horizontal lines."""
-    looks: dict[str, tuple[str, Dash]] = {
-        "dense": ("dense, unpruned", SOLID),
+    looks: dict[str, tuple[str, str | Dash]] = {
+        "dense": ("dense, unpruned", "-"),
         "baseline": (labels.baseline_label(task), DASHED),
     }
     for stage, (label, dash) in looks.items():

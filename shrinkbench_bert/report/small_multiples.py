@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from shrinkbench_bert.report import labels
 from shrinkbench_bert.report.canvas import SMALL, canvas, words
@@ -23,14 +24,16 @@ from shrinkbench_bert.report.labels import Header
 from shrinkbench_bert.report.style import order
 from shrinkbench_bert.tasks import Task
 
-_COLUMNS = 4
+_COLUMNS = 3
 OTHERS = "#D3D3D3"
+_TICKS = 7.0
+"""Points: six amounts fit a panel's width."""
 
 
 def by_score(strategies: Iterable[str]) -> list[list[str]]:
-    """Put strategies of one score together: layer-wise, global and two of four, by their names.
+    """Put strategies together whose names differ in `Layer` or `Global` before and `24` behind alone.
 
-    LayerMagAct, GlobalMagAct and LayerMagAct24 are one list; a name of another form is alone.
+    LayerMagAct, GlobalMagAct and LayerMagAct24 are one list: one score, and what is ranked together.
     """
     scores: dict[str, list[str]] = {}
     for name in order(strategies):
@@ -41,19 +44,20 @@ def by_score(strategies: Iterable[str]) -> list[list[str]]:
 def draw_small_multiples(points: pd.DataFrame, header: Header, task: Task, metric: str, stage: str) -> Figure:
     """Draw what `drawing.draw` does, with a panel per score."""
     lines = points[points["stage"] == stage]
+    amounts = header.requested(lines)
     scores = by_score(lines["strategy"])
     rows = -(-len(scores) // _COLUMNS)
     names = max(map(len, scores))
-    figure = canvas(2.6 * _COLUMNS + 0.4, 1.5 + (1.6 + 0.16 * names) * rows)
+    figure = canvas(3.4 * _COLUMNS + 0.4, 1.5 + (1.4 + 0.16 * names) * rows)
     panels = figure.subplots(rows, _COLUMNS, squeeze=False, sharex=True, sharey=True)
     for axes in panels.flat[len(scores) :]:
         axes.remove()
-    references = []
+    references: list[Line2D] = []
     for axes, own in zip(panels.flat, scores, strict=False):
         is_own = lines["strategy"].isin(own)
         references = [line for _, line in reference_lines(axes, points, task, metric)]
-        _others(axes, lines[~is_own])
-        drawn = [line for _, line in strategy_lines(axes, lines[is_own], header.requested(lines))]
+        _others(axes, lines[~is_own], amounts)
+        drawn = [line for _, line in strategy_lines(axes, lines[is_own], amounts)]
         axes.legend(
             handles=drawn,
             loc="lower left",
@@ -68,17 +72,21 @@ def draw_small_multiples(points: pd.DataFrame, header: Header, task: Task, metri
     figure.supylabel(labels.metric_label(metric), fontsize=9)
     notes = [
         f"from left to right: {' '.join(amounts_label(header))}",
-        *(f"{how}: {line.get_label()}" for how, line in zip(("black", "dashed"), references, strict=False)),
-        "grey lines: the means of all other strategies",
-        *labels.caption(points, task, stage),
+        *(
+            f"{'broken' if line.is_dashed() else 'solid'} black line: {line.get_label()}"
+            for line in references
+        ),
+        "grey lines: every other strategy's mean",
+        *labels.caption(points, task, stage, dodged=names > 1),
     ]
     words(figure, labels.figure_title(task, metric, stage), notes, header)
-    for axes in panels.flat[len(scores) - _COLUMNS : len(scores)]:
-        axes.tick_params(labelbottom=True)
+    for axes in panels.flat[max(0, len(scores) - _COLUMNS) : len(scores)]:
+        axes.tick_params(axis="x", labelbottom=True, labelsize=_TICKS)
         thin_tick_labels(figure, axes)
     return figure
 
 
-def _others(axes: Axes, lines: pd.DataFrame) -> None:
-    for _, rows in lines.sort_values("requested").groupby("strategy"):
-        axes.plot(rows["requested"], rows["mean"], color=OTHERS, linewidth=0.7, zorder=1.5)
+def _others(axes: Axes, lines: pd.DataFrame, amounts: list[float]) -> None:
+    for _, rows in lines.groupby("strategy"):
+        means = rows.set_index("requested")["mean"].reindex(amounts)
+        axes.plot(means.index, means, color=OTHERS, linewidth=0.7, marker=".", markersize=2, zorder=1.5)
