@@ -17,6 +17,7 @@ from shrinkbench_bert import cli
 from shrinkbench_bert.analysis.losses import DENSE, Sample
 from shrinkbench_bert.analysis.one_batch import beside_one_batch, on_one_batch
 from shrinkbench_bert.errors import UserError
+from shrinkbench_bert.report import labels
 from shrinkbench_bert.report.contrasts.contrast import Contrast, load_contrasts
 from shrinkbench_bert.report.contrasts.estimates import Estimate, Verdict, estimate
 from shrinkbench_bert.report.contrasts.rendering import caption, numbers, sentences
@@ -234,6 +235,19 @@ class TestGrids:
         grids = read_grids([store("many", "sst2", one_batch)], tmp_path)
         with pytest.raises(UserError, match="where it is scored on many too"):
             read_one_batch([store("one", "sst2", one_batch)], grids)
+
+
+@pytest.mark.parametrize(
+    ("task", "value", "worded"),
+    [
+        ("sst2", 0.01175, "1.2 points"),
+        ("cola", 0.000592, "0.059 points"),
+        ("stsb", 0.0711, "0.071 MSE"),
+        ("stsb", 0.0, "0 MSE"),
+    ],
+)
+def test_a_small_margin_does_not_read_as_none(task: str, value: float, worded: str) -> None:
+    assert labels.margin(task, value) == worded
 
 
 class TestPage:

@@ -199,6 +199,11 @@ def loss(task: str, value: float) -> str:
     return f"{value:z.3f} MSE" if TASKS[task].regression else f"{100 * value:z.1f} points"
 
 
+def margin(task: str, value: float) -> str:
+    """Word a margin of losses by two significant digits, so that none reads as 0 that is not."""
+    return f"{value:.2g} MSE" if TASKS[task].regression else f"{100 * value:.2g} points"
+
+
 def loss_interval(task: str, value: float, low: float, high: float) -> str:
     """Word a difference of losses with its interval."""
     scale, digits = (1, 3) if TASKS[task].regression else (100, 1)

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import pandas as pd
 from tabulate import tabulate
 
+from shrinkbench_bert.report import labels
 from shrinkbench_bert.report.contrasts.estimates import MARGIN, Estimate
-from shrinkbench_bert.report.labels import DASH, counted, loss, loss_interval
+from shrinkbench_bert.report.labels import DASH, counted, loss_interval
 
 COLUMNS = [
     "task",
@@ -51,8 +52,8 @@ def caption(task: str, estimates: Sequence[Estimate]) -> str:
     over = "examples and seeds" if seeds[0] > 1 else "examples, and over seeds where there are several"
     margin = estimates[0].margin
     none = (
-        f"No difference: the interval lies within ± {loss(task, margin)}, {100 * MARGIN:.0f} % of what the "
-        "dense model gains over the baseline; at one amount it may differ all the same."
+        f"No difference: the interval lies within ± {labels.margin(task, margin)}, {100 * MARGIN:.0f} % of "
+        "what the dense model gains over the baseline; at one amount it may differ all the same."
         if margin
         else "No difference is not judged: it is not known that the dense model gains anything."
     )

@@ -148,7 +148,7 @@ def what_cannot_be_concluded(
         if unknown:
             points.append(
                 f"{TASKS[task].title}, {len(unknown)} of {len(found)} ingredients: shown is neither a "
-                f"difference nor that there is none beyond ± {labels.loss(task, found[0].margin)}."
+                f"difference nor that there is none beyond ± {labels.margin(task, found[0].margin)}."
             )
         lacking = [c for c in load_contrasts() if c.id not in {e.contrast.id for e in found}]
         if lacking:
@@ -188,7 +188,7 @@ def _batches(grid: StudyGrid, task: str) -> Iterator[str]:
     clean, smoothed = (min(there, most) for most in (protocol.clean_batches, protocol.smooth_batches))
     if clean != smoothed:
         yield (
-            f"{TASKS[task].title}, noisy passes and passes along the path on equal data: these scores saw "
+            f"{TASKS[task].title}, noisy passes and passes along the path on equal data: such scores see "
             f"{smoothed} batches, the others {clean}."
         )
 
