@@ -134,3 +134,33 @@ def test_many_strategies_are_read_by_colour(tmp_path: Path) -> None:
     assert [axes.get_subplotspec().rowspan.start for axes in panels] == [0, 0, 0, 1, 2, 2, 2, 3]
     assert not any(axes.texts for axes in panels)
     assert panels[0].images[0].get_array().shape == (19, 19)
+
+
+def test_tasks_of_different_amounts_share_an_axis(tmp_path: Path) -> None:
+    fill(tmp_path, tasks=("sst2",), seeds=(0, 1), keeps=(0.3, 0.1))
+    store = fill(tmp_path, tasks=("cola",), seeds=(0, 1), keeps=(0.5,))
+    figures, iou = draw(store)
+    first, second, *_ = figures["mask_seeds"].axes
+    assert [label.get_text() for label in figures["mask_seeds"].axes[2].get_xticklabels()] == [
+        "50 %",
+        "30 %",
+        "10 %",
+    ]
+    own = over_tensors(iou[(iou["seed_a"] != iou["seed_b"]) & (iou["strategy_a"] == PAIR[0])])
+    means = own.set_index(["task_a", "amount"])["kept_mean"]
+    for axes, title, expected in (
+        (first, "SST-2", [np.nan, means["sst2", "keep-0.3"], means["sst2", "keep-0.1"]]),
+        (second, "CoLA", [means["cola", "keep-0.5"], np.nan, np.nan]),
+    ):
+        assert axes.get_title() == title
+        lines = {c.get_label(): c.lines[0] for c in axes.containers}
+        assert lines[PAIR[0]].get_ydata().tolist() == pytest.approx(expected, nan_ok=True)
+
+
+def test_the_legend_of_many_strategies_has_room(tmp_path: Path) -> None:
+    many = tuple(f"Layer{letter}{letter}" for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    figures, _ = draw(fill(tmp_path, strategies=many, seeds=(0, 1), keeps=(0.3,)))
+    figure = figures["mask_seeds"]
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    assert legend.get_window_extent().y0 > figure._supxlabel.get_window_extent().y1

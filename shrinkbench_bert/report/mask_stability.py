@@ -12,6 +12,9 @@ from shrinkbench_bert.report.labels import DASH, Header, counted
 from shrinkbench_bert.report.style import DASHED, order, style
 from shrinkbench_bert.tasks import TASKS
 
+_LEGEND_ROW = 0.19
+"""Inches."""
+
 
 def draw_over_seeds(iou: pd.DataFrame, header: Header) -> Figure:
     """Draw the IoU of a strategy's masks under two seeds; `iou`: rows that differ in the seed only."""
@@ -35,14 +38,17 @@ def draw_over_tasks(iou: pd.DataFrame, header: Header) -> Figure:
 
 def _draw(per_pair: pd.DataFrame, header: Header, title: str, pairs: str) -> Figure:
     columns = list(per_pair["panel"].unique())
-    figure = canvas(2.8 + 2.6 * len(columns), 6.0)
+    names = order(per_pair["strategy_a"])
+    figure = canvas(2.8 + 2.6 * len(columns), max(6.0, 1.2 + _LEGEND_ROW * len(names)))
     panels = figure.subplots(2, len(columns), squeeze=False, sharex=True, sharey=True)
+    every = amounts(per_pair, header)  # panels share them, though a task may have only some
     for row, of in zip(panels, SETS, strict=True):
         for axes, column in zip(row, columns, strict=True):
-            _curves(axes, per_pair[per_pair["panel"] == column], header, of)
+            _curves(axes, per_pair[per_pair["panel"] == column], of, every)
             axes.set_title(column, fontsize=SMALL)
         row[0].set_ylabel(f"mean IoU of the {of} weights")
     panels[0][0].set_ylim(-0.03, 1.03)
+    panels[0][0].set_xticks(range(len(every)), [amount_label(name, header) for name in every])
     for axes in panels[1]:
         axes.set_xlabel(header.amounts)
     legend(figure)
@@ -61,8 +67,7 @@ def _draw(per_pair: pd.DataFrame, header: Header, title: str, pairs: str) -> Fig
     return figure
 
 
-def _curves(axes: Axes, part: pd.DataFrame, header: Header, of: str) -> None:
-    columns = amounts(part, header)
+def _curves(axes: Axes, part: pd.DataFrame, of: str, columns: list[str]) -> None:
     places = range(len(columns))
     for name in order(part["strategy_a"]):
         look, own = style(name), part[part["strategy_a"] == name]
@@ -83,4 +88,3 @@ def _curves(axes: Axes, part: pd.DataFrame, header: Header, of: str) -> None:
     even = part[(part[f"{of}_chance_mean"] - part[f"{of}_chance_min"]).abs() < 0.01]  # layer-wise masks
     chance = even.groupby("amount")[f"{of}_chance_mean"].mean().reindex(columns)
     axes.plot(places, chance, color="black", linestyle=DASHED, label="independent masks")
-    axes.set_xticks(places, [amount_label(name, header) for name in columns])
