@@ -17,6 +17,8 @@ from shrinkbench_bert.report.labels import Header
 from shrinkbench_bert.report.style import DASHED, LONG_DASHED, SOLID, Dash, order, style
 from shrinkbench_bert.tasks import Task
 
+DENSE = "dense, unpruned"
+"""Begins the label of the solid reference line."""
 Entry = tuple[float, Line2D]
 """The value at the hardest amount, NaN if there is none, and the line for a legend."""
 _ZORDER = {SOLID: 3.0, LONG_DASHED: 3.1}
@@ -58,8 +60,8 @@ def strategy_lines(axes: Axes, lines: pd.DataFrame, amounts: list[float]) -> Ite
 
 def reference_lines(axes: Axes, points: pd.DataFrame, task: Task, metric: str) -> Iterator[Entry]:
     """Draw the dense model, and the model without input, as horizontal lines."""
-    looks: dict[str, tuple[str, str | Dash]] = {
-        "dense": ("dense, unpruned", "-"),
+    looks: dict[str, tuple[str, Dash]] = {
+        "dense": (DENSE, SOLID),
         "baseline": (labels.baseline_label(task), DASHED),
     }
     for stage, (label, dash) in looks.items():

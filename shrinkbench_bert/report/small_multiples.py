@@ -8,11 +8,11 @@ from collections.abc import Iterable
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from shrinkbench_bert.report import labels
 from shrinkbench_bert.report.canvas import SMALL, canvas, words
 from shrinkbench_bert.report.curves import (
+    DENSE,
     amount_axis,
     amounts_label,
     reference_lines,
@@ -52,10 +52,10 @@ def draw_small_multiples(points: pd.DataFrame, header: Header, task: Task, metri
     panels = figure.subplots(rows, _COLUMNS, squeeze=False, sharex=True, sharey=True)
     for axes in panels.flat[len(scores) :]:
         axes.remove()
-    references: list[Line2D] = []
+    references: list[str] = []
     for axes, own in zip(panels.flat, scores, strict=False):
         is_own = lines["strategy"].isin(own)
-        references = [line for _, line in reference_lines(axes, points, task, metric)]
+        references = [str(line.get_label()) for _, line in reference_lines(axes, points, task, metric)]
         _others(axes, lines[~is_own], amounts)
         drawn = [line for _, line in strategy_lines(axes, lines[is_own], amounts)]
         axes.legend(
@@ -72,10 +72,7 @@ def draw_small_multiples(points: pd.DataFrame, header: Header, task: Task, metri
     figure.supylabel(labels.metric_label(metric), fontsize=9)
     notes = [
         f"from left to right: {' '.join(amounts_label(header))}",
-        *(
-            f"{'broken' if line.is_dashed() else 'solid'} black line: {line.get_label()}"
-            for line in references
-        ),
+        *(f"{'solid' if name.startswith(DENSE) else 'broken'} black line: {name}" for name in references),
         "grey lines: every other strategy's mean",
         *labels.caption(points, task, stage, dodged=names > 1),
     ]
