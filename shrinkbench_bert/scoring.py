@@ -228,9 +228,10 @@ def _finished(strategy_name: str, strategy: Strategy, sums: Scores) -> Scores:
     scores = {name: strategy.finish(total) for name, total in sums.items()}
     for name, value in scores.items():
         where = f"strategy {strategy_name!r}: the score of {name!r}"
-        found, expected = tuple(value.shape), tuple(sums[name].shape[strategy.terms > 1 :])
-        if found != expected:
-            raise UserError(f"{where}, made by finish(), has shape {found}, expected {expected}")
+        expected = sums[name].shape[1:] if strategy.terms > 1 else sums[name].shape
+        if value.shape != expected:
+            found = tuple(value.shape)
+            raise UserError(f"{where}, made by finish(), has shape {found}, expected {tuple(expected)}")
         if torch.isnan(value).any():
             raise UserError(f"{where} is NaN; does its formula divide by 0, or take a root or a logarithm?")
     return scores

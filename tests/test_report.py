@@ -372,12 +372,10 @@ def test_six_amounts_have_their_labels_in_every_column():
         assert all(label.get_visible() for label in axes.get_xticklabels())
 
 
-def test_fewer_scores_than_a_row_has_panels(monkeypatch: pytest.MonkeyPatch):
-    kinds = ("Layer", "Global", "")
-    names = ["Aa", "Bb", "Cc"]
-    strategies = [f"{kind}{name}{n}" for kind in kinds for name in names for n in ("", "24")]
-    monkeypatch.setattr(small_multiples, "_COLUMNS", 4)
-    figure = crowd(strategies)
+def test_a_single_row_of_panels():
+    """Six names a score, the most there can be: eighteen strategies are three scores."""
+    kinds, scores = ("Layer", "Global", ""), ("Aa", "Bb", "Cc")
+    figure = crowd([f"{kind}{score}{n}" for kind in kinds for score in scores for n in ("", "24")])
     assert len(figure.axes) == 3
     assert_no_overlap(figure)
 

@@ -77,7 +77,7 @@ def draw_small_multiples(points: pd.DataFrame, header: Header, task: Task, metri
         *labels.caption(points, task, stage, dodged=names > 1),
     ]
     words(figure, labels.figure_title(task, metric, stage), notes, header)
-    for axes in panels.flat[max(0, len(scores) - _COLUMNS) : len(scores)]:
+    for axes in panels.flat[: len(scores)][-_COLUMNS:]:  # the last of every column
         axes.tick_params(axis="x", labelbottom=True, labelsize=_TICKS)
         thin_tick_labels(figure, axes)
     return figure

@@ -9,7 +9,6 @@ from tabulate import tabulate
 
 from shrinkbench_bert.report import labels
 from shrinkbench_bert.report.contrasts.estimates import MARGIN, Estimate
-from shrinkbench_bert.report.labels import DASH, counted, loss_interval
 
 COLUMNS = [
     "task",
@@ -35,7 +34,7 @@ def table(task: str, estimates: Sequence[Estimate]) -> str:
             e.contrast.gist.replace("|", r"\|"),
             str(e.pairs),
             str(len(e.by_amount)),
-            loss_interval(task, e.overall.mean, e.overall.low, e.overall.high),
+            labels.loss_interval(task, e.overall.mean, e.overall.low, e.overall.high),
             _p(e),
             f"**{e.verdict}**" if e.verdict != "inconclusive" else e.verdict,
         ]
@@ -48,7 +47,7 @@ def table(task: str, estimates: Sequence[Estimate]) -> str:
 def caption(task: str, estimates: Sequence[Estimate]) -> str:
     """Say how the numbers of `table` are made, and what their verdicts mean."""
     seeds = sorted({e.overall.seeds for e in estimates})
-    several = f"{seeds[0]} to {seeds[-1]} seeds" if len(seeds) > 1 else counted(seeds[0], "seed")
+    several = f"{seeds[0]} to {seeds[-1]} seeds" if len(seeds) > 1 else labels.counted(seeds[0], "seed")
     over = "examples and seeds" if seeds[0] > 1 else "examples, and over seeds where there are several"
     margin = estimates[0].margin
     none = (
@@ -60,9 +59,9 @@ def caption(task: str, estimates: Sequence[Estimate]) -> str:
     return (
         "Each row compares pairs of strategies that differ in what it names; the advantage is the mean over "
         f"its pairs and amounts, positive if the ingredient helps. {several}, "
-        f"{counted(estimates[0].overall.examples, 'example')}; intervals by a paired bootstrap over {over} "
-        "and Student's t. Better, worse: p < 0.05 after Holm's correction for the "
-        f"{counted(len(estimates), 'contrast')} of the task. {none} All else is inconclusive."
+        f"{labels.counted(estimates[0].overall.examples, 'example')}; intervals by a paired bootstrap over "
+        f"{over} and Student's t. Better, worse: p < 0.05 after Holm's correction for the "
+        f"{labels.counted(len(estimates), 'contrast')} of the task. {none} All else is inconclusive."
     )
 
 
@@ -73,7 +72,7 @@ def sentences(task: str, estimates: Sequence[Estimate]) -> list[str]:
         named = [e for e in estimates if e.verdict == verdict]
         if named:
             each = "; ".join(
-                f"{_short(e)} ({loss_interval(task, e.overall.mean, e.overall.low, e.overall.high)})"
+                f"{_short(e)} ({labels.loss_interval(task, e.overall.mean, e.overall.low, e.overall.high)})"
                 for e in named
             )
             found.append(f"{says}: {each}.")
@@ -98,7 +97,7 @@ def numbers(task: str, estimates: Sequence[Estimate]) -> pd.DataFrame:
 
 def _p(estimate: Estimate) -> str:
     if estimate.overall.seeds == 1:
-        return DASH
+        return labels.DASH
     return "< 0.001" if estimate.p < 0.001 else f"{estimate.p:.3f}"
 
 
