@@ -13,12 +13,13 @@ from tqdm import tqdm
 from shrinkbench_bert.ablation import Ablation
 from shrinkbench_bert.analysis.bits import Bits, kept_by_both
 from shrinkbench_bert.analysis.knob import DENSE, PLAIN, REFERENCE, mask_points, metric_points
+from shrinkbench_bert.analysis.knob_differences import differences
 from shrinkbench_bert.failures import FailedCell
 from shrinkbench_bert.grid import AMOUNTS, Cell
 from shrinkbench_bert.masks import Masks, pack
 from shrinkbench_bert.runner import make_plan, run_grid
 from shrinkbench_bert.stages import Stages, resolve_device
-from shrinkbench_bert.store import ResultStore
+from shrinkbench_bert.store import Result, ResultStore
 from shrinkbench_bert.tasks import get_task
 from shrinkbench_bert.work import stored_result
 
@@ -38,6 +39,8 @@ class Ablated:
 
     points: pd.DataFrame
     """As `analysis.knob` has them: of every metric that is stored, and of the masks."""
+    differences: pd.DataFrame
+    """As `analysis.knob_differences` has them: of every metric that is stored, to the reference."""
     failed: list[FailedCell]
 
 
@@ -61,10 +64,14 @@ def run_ablation(ablation: Ablation, results: ResultStore, *, masks_only: bool) 
     for value, grid in ablation.grids.items() if not masks_only else ():
         failed += run_grid(grid, stores[value]).failed
     points = mask_points(_compare_masks(ablation, stores))
-    metrics = _stored_metrics(ablation, stores)
+    stored = {
+        value: [result for cell in grid.cells() if (result := stored_result(stores[value], cell))]
+        for value, grid in ablation.grids.items()
+    }
+    metrics = _metrics(stored)
     if not metrics.empty:
         points = pd.concat([metric_points(metrics), points], ignore_index=True)
-    return Ablated(points, failed)
+    return Ablated(points, differences(stored, ablation.knob.reference_label), failed)
 
 
 def _compare_masks(ablation: Ablation, stores: dict[str, ResultStore]) -> pd.DataFrame:
@@ -123,15 +130,14 @@ def _counts(a: dict[str, tuple[Bits, int]], b: dict[str, tuple[Bits, int]]) -> d
     return counts
 
 
-def _stored_metrics(ablation: Ablation, stores: dict[str, ResultStore]) -> pd.DataFrame:
-    """Read what is stored of every value: rows as `metric_points` takes them."""
+def _metrics(stored: dict[str, list[Result]]) -> pd.DataFrame:
+    """What results measured, by value: rows as `metric_points` takes them."""
     rows: dict[Any, dict[str, Any]] = {}
-    for value, grid in ablation.grids.items():
-        for cell in grid.cells():
-            result = stored_result(stores[value], cell)
+    for value, results in stored.items():
+        for result in results:
+            cell = result.cell
             metric = get_task(cell.task).metric
-            evaluations = {cell.strategy: result.after_retraining, DENSE: result.dense} if result else {}
-            for strategy, evaluation in evaluations.items():
+            for strategy, evaluation in ((cell.strategy, result.after_retraining), (DENSE, result.dense)):
                 point = {"task": cell.task, "amount": cell.amount, "strategy": strategy, "value": value}
                 # All cells of a seed carry the same dense model: it counts once.
                 rows[(*point.values(), cell.seed)] = {

@@ -198,7 +198,7 @@ def ablate(
         str,
         typer.Argument(
             metavar="ABLATION",
-            help="A TOML file, a grid with a table [knob], or the name of an ablation that comes along: "
+            help="A TOML file, a grid with a knob, or the name of an ablation that comes along: "
             f"{', '.join(_names(_ablations()))}.",
         ),
     ],
@@ -231,7 +231,7 @@ def ablate(
     header = Header(
         base.name, base.model, base.layers, base.source, base.protocol.label, bool(base.compression)
     )
-    written = write_ablation(found.points, varied, header, plots / base.name)
+    written = write_ablation(found.points, found.differences, varied, header, plots / base.name)
     typer.echo(f"figures and tables in {plots / base.name}:")
     for file in written:
         typer.echo(f"  {file}")

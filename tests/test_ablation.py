@@ -11,12 +11,15 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from results_factory import make_result
 from safetensors.torch import load_file
+from scipy import stats
 
 from shrinkbench_bert import Cell, Protocol, ResultStore, UserError, cli, mask_iou
 from shrinkbench_bert.ablation import Ablation
 from shrinkbench_bert.ablation_run import AFTER_DENSE, run_ablation
 from shrinkbench_bert.analysis.knob import Varied, mask_points, metric_points
+from shrinkbench_bert.analysis.knob_differences import COLUMNS, differences
 from shrinkbench_bert.masks import unpack
 from shrinkbench_bert.models import load_model, prunable_parameters
 from shrinkbench_bert.report.canvas import canvas, legend
@@ -24,6 +27,7 @@ from shrinkbench_bert.report.knob import write_ablation
 from shrinkbench_bert.report.knob_figure import draw_knob
 from shrinkbench_bert.report.labels import Header
 from shrinkbench_bert.stages import Stages
+from shrinkbench_bert.store import Result
 
 PACKAGED = sorted((Path(__file__).parents[1] / "experiments/ablations").glob("*.toml"))
 KNOB = 'field = "protocol.shift"\nvalues = [0, 10, 1e6]\nreference = 10'
@@ -153,7 +157,7 @@ class TestFile:
         with pytest.raises(SystemExit) as stopped:
             cli.main()
         assert stopped.value.code == 2
-        names = ", ".join(path.stem for path in PACKAGED)
+        names = ", ".join(sorted(path.stem for path in PACKAGED))
         assert f"no ablation 'shfit': give a .toml file, or one of {names}" in capsys.readouterr().err
 
 
@@ -193,14 +197,22 @@ class TestNumbers:
         points = pd.concat([mse, iou, iou.assign(value="out", mean=1.0, sd=0.0, lowest=1.0)])
         varied = Varied("protocol.padding", ["out", "in"], "out", is_number=False)
         header = Header("hand", "minilm", 3, "nyu-mll/glue", "sound", by_compression=False)
-        paths = write_ablation(points, varied, header, tmp_path)
-        names = ["ablation_stsb.png", "ablation_stsb.svg", "ablation.md", "ablation.csv"]
+        mse = {seed: {"after_retraining": {"mse": 0.25}} for seed in (0, 1)}
+        stored = {
+            value: [make_result("stsb", "LayerGradCAM", keep=0.2, seed=s, **of) for s, of in found.items()]
+            for value, found in {"out": mse, "in": {s: {} for s in mse}}.items()
+        }
+        paths = write_ablation(points, differences(stored, "out"), varied, header, tmp_path)
+        names = ["ablation_stsb.png", "ablation_stsb.svg", "ablation.md", "ablation.csv", "differences.csv"]
         assert [path.name for path in paths] == names
         text = (tmp_path / "ablation.md").read_text()
         rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if "|" in line]
         assert ["out (reference)", "1.000 ± 0.000 (1.00)"] in rows
         assert ["in", "0.833 ± 0.236 (0.33)"] in rows
         assert ["in", "0.600 ± 0.010"] in rows
+        assert ["in", r"+0.650 [0.650, 0.650]\*"] in rows  # 0.9 by the factory, 0.25 at the reference
+        assert "The difference to out with its 95 % interval" in text
+        assert "Holm's correction for the 1 difference of the table" in text
         assert "2 weight matrices" in text
         assert "2 seeds" in text
         assert "Independent masks: 0.111." in text
@@ -210,6 +222,56 @@ class TestNumbers:
         assert bars.get_ydata().tolist() == pytest.approx([1.0, 5 / 6])
         assert bars.get_linestyle() == "None"  # no line between values without an order
         assert [tick.get_text() for tick in agreement.get_xticklabels()] == ["out", "in"]
+
+
+class TestDifferences:
+    def at(
+        self, accuracy: float, strategy: str = "LayerGradCAM", seeds: int = 3, **more: Any
+    ) -> list[Result]:
+        """Results of which the first examples are wrong."""
+        after: dict[str, float | None] = {"accuracy": accuracy}
+        return [make_result(strategy=strategy, seed=s, after_retraining=after, **more) for s in range(seeds)]
+
+    def test_of_seeds_that_agree_it_is_the_paired_t_test(self) -> None:
+        """Of 400 examples 80 are wrong at the reference, and 40 of these at the other value."""
+        found = differences({"out": self.at(0.8), "in": self.at(0.9)}, "out")
+        (row,) = found.to_dict("records")
+        exact = stats.ttest_1samp([1.0] * 40 + [0.0] * 360, 0).confidence_interval(0.95)
+        assert row["difference"] == pytest.approx(0.1)
+        assert (row["low"], row["high"]) == pytest.approx((exact.low, exact.high), abs=0.002)
+        point = [row[key] for key in ("task", "amount", "measure", "strategy", "value", "seeds", "examples")]
+        assert point == ["sst2", "keep-0.147", "accuracy", "LayerGradCAM", "in", 3, 400]
+
+    def test_of_an_error_it_is_positive_where_that_is_larger(self) -> None:
+        small, large = (
+            [make_result("stsb", seed=s, after_retraining={"mse": mse}) for s in (0, 1)] for mse in (1, 4)
+        )
+        assert differences({"a": small, "b": large}, "a")["difference"].tolist() == [pytest.approx(3)]
+        assert differences({"a": small, "b": large}, "b")["difference"].tolist() == [pytest.approx(-3)]
+
+    def test_p_is_corrected_for_all_values_and_strategies_of_an_amount(self) -> None:
+        stored = {
+            "out": self.at(0.8) + self.at(0.8, "LayerMagGrad") + self.at(0.8, keep=0.5),
+            "in": self.at(0.82) + self.at(0.8025, "LayerMagGrad") + self.at(0.805, keep=0.5),
+        }
+        found = differences(stored, "out").set_index(["amount", "strategy"])
+        hard, plain = ("keep-0.147", "LayerGradCAM"), ("keep-0.147", "LayerMagGrad")
+        assert found.loc[hard, "p_holm"] == pytest.approx(2 * found.loc[hard, "p"])
+        assert found.loc[plain, "p_holm"] == pytest.approx(found.loc[plain, "p"])
+        alone = found.loc["keep-0.5", "LayerGradCAM"]
+        assert alone["p_holm"] == pytest.approx(alone["p"])
+
+    def test_one_seed_decides_nothing(self) -> None:
+        (row,) = differences({"out": self.at(0.8, seeds=1), "in": self.at(0.9)}, "out").to_dict("records")
+        assert (row["seeds"], row["p_holm"]) == (1, 1.0)
+        assert row["p"] < 0.001
+
+    def test_what_has_no_counterpart_is_left_out(self) -> None:
+        others = self.at(0.9, "LayerMagGrad") + self.at(0.9, keep=0.5)
+        for results in (others, self.at(0.9, n=200), []):
+            found = differences({"out": self.at(0.8), "in": results}, "out")
+            assert found.empty
+            assert list(found.columns) == COLUMNS
 
 
 @pytest.fixture(scope="module")
@@ -322,7 +384,16 @@ def test_with_retraining_every_value_is_a_grid_of_its_own(write: Write) -> None:
         assert own.loc["dense", "mean"] == pytest.approx(rows["dense_accuracy"].mean())
         assert (own["seeds"] == 2).all()
     drawn = files(folder / "plots/turned", "*")
-    assert set(drawn) == {f"ablation{x}" for x in ("_sst2.png", "_sst2.svg", ".md", ".csv")}
+    assert set(drawn) == {
+        *(f"ablation{x}" for x in ("_sst2.png", "_sst2.svg", ".md", ".csv")),
+        "differences.csv",
+    }
+    changed = pd.read_csv(folder / "plots/turned/differences.csv").set_index("strategy")
+    accuracy = points[points["measure"] == "accuracy"].set_index(["strategy", "value"])["mean"]
+    for strategy in changed.index:
+        lead = accuracy[strategy, "10"] - accuracy[strategy, "0"]
+        assert changed.loc[strategy, "difference"] == pytest.approx(lead)
+    assert set(changed.index) == {"LayerMagGrad", "LayerGradCAM", "LayerGradCAMShift"}
     ablate(path)
     assert files(folder / "results", "keep-*.json") == stored
     assert files(folder / "plots/turned", "*") == drawn

@@ -23,6 +23,7 @@ from shrinkbench_bert.report.contrasts.estimates import Estimate, Verdict, estim
 from shrinkbench_bert.report.contrasts.rendering import caption, numbers, sentences
 from shrinkbench_bert.report.study import write_study
 from shrinkbench_bert.report.study.grids import read_grids, read_one_batch
+from shrinkbench_bert.report.study.rendering import what_cannot_be_concluded
 from shrinkbench_bert.store import Result, ResultStore
 from shrinkbench_bert.strategy import strategy_names
 
@@ -103,6 +104,8 @@ class TestEstimate:
         found = only(estimate([sample], [CONTRAST]))
         assert (found.margin, found.verdict) == (0.0, "inconclusive")
         assert "No difference is not judged" in caption("stsb", [found])
+        (points,) = what_cannot_be_concluded([], {"stsb": [found]}, [], [], [])
+        assert "STS-B, 1 of 1 ingredients: shown is neither a difference nor that there is none.\n" in points
 
     def test_amounts_that_lack_a_pair_are_left_out(self) -> None:
         whole = make_sample({"A": 1.0, "B": 2.0, "C": 1.0, "D": 2.0})

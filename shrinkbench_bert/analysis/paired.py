@@ -13,6 +13,8 @@ from scipy import stats
 Array = NDArray[np.float64]
 
 CONFIDENCE = 0.95
+LEVEL = 0.05
+"""Below which a p-value, corrected for the number of tests, says that two differ."""
 _REPLICATES = 4000
 _ROUNDING = 1e-13
 """Below which a spread is that of float sums; losses are of the order of 1."""

@@ -8,7 +8,7 @@ import pandas as pd
 from tabulate import tabulate
 
 from shrinkbench_bert.analysis.losses import Sample
-from shrinkbench_bert.analysis.paired import difference
+from shrinkbench_bert.analysis.paired import LEVEL, difference
 from shrinkbench_bert.analysis.pairs import all_pairs
 from shrinkbench_bert.analysis.ranks import mean_ranks
 from shrinkbench_bert.metrics import METRICS
@@ -18,8 +18,6 @@ from shrinkbench_bert.report.labels import Header
 from shrinkbench_bert.report.style import order
 from shrinkbench_bert.store import write_atomically
 from shrinkbench_bert.tasks import TASKS
-
-_LEVEL = 0.05
 
 
 def write_evidence(found: list[Sample], header: Header, folder: Path) -> list[Path]:
@@ -55,15 +53,14 @@ def _against_the_best(found: list[Sample], pairs: pd.DataFrame, header: Header) 
     sentences = [
         f"{labels.metric_label(task.metric)}: of the best strategy, and the difference of every other one to "
         "it with its 95 % interval, after retraining",
-        f"asterisk: the two differ (paired bootstrap over examples and seeds, Student's t; p < {_LEVEL} "
+        f"asterisk: the two differ (paired bootstrap over examples and seeds, Student's t; p < {LEVEL} "
         "after Holm's correction for all pairs of strategies at that amount)",
         f"seeds in common: {several}; {labels.counted(len(found[0].stack(names[:1])[0, 0]), 'example')}",
     ]
     if seeds[0] == 1:
         sentences.append("one seed: the intervals are of the examples alone, another seed may do otherwise")
-    caption = " ".join(f"{one[0].upper()}{one[1:]}." for one in sentences)
     table = tabulate(rows, headers=["strategy", *columns], tablefmt="pipe", disable_numparse=True)
-    return [f"## {task.title}", caption, table]
+    return [f"## {task.title}", labels.sentences(sentences), table]
 
 
 def _column(sample: Sample, pairs: pd.DataFrame, sign: int) -> dict[str, str]:
@@ -81,11 +78,9 @@ def _column(sample: Sample, pairs: pd.DataFrame, sign: int) -> dict[str, str]:
         if name == best:
             continue
         found = difference(sample.stack([name, best]), [sign, -sign])
-        low, high = (labels.number(metric, end) for end in (found.low, found.high))
         row = here[here["a"].isin([name, best]) & here["b"].isin([name, best])].iloc[0]
-        differ = r"\*" if row["p_holm"] < _LEVEL else ""
-        shown = labels.number(metric, found.mean)
-        entries[name] = f"{'' if shown.startswith('-') else '+'}{shown} [{low}, {high}]{differ}"
+        differ = r"\*" if row["p_holm"] < LEVEL else ""
+        entries[name] = labels.difference(metric, found.mean, found.low, found.high) + differ
     return entries
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 from tabulate import tabulate
 
 from shrinkbench_bert.analysis.knob import DENSE, PLAIN, REFERENCE, Varied
+from shrinkbench_bert.analysis.paired import LEVEL
 from shrinkbench_bert.metrics import METRICS
 from shrinkbench_bert.report import labels
 from shrinkbench_bert.report.canvas import amount_title, amounts
@@ -19,8 +20,8 @@ from shrinkbench_bert.tasks import TASKS
 _PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 
 
-def knob_tables(points: pd.DataFrame, varied: Varied, header: Header) -> str:
-    """Render Markdown from rows of `mask_points` and `metric_points`."""
+def knob_tables(points: pd.DataFrame, differences: pd.DataFrame, varied: Varied, header: Header) -> str:
+    """Render Markdown from rows of `mask_points` and `metric_points`, and of `knob_differences`."""
     blocks = [f"# Ablation of {varied.field}", " · ".join(header.parts()).replace("_", r"\_")]
     for task, of_task in points.groupby("task", sort=False):
         for measure, of_measure in of_task.groupby("measure", sort=False):
@@ -29,6 +30,9 @@ def knob_tables(points: pd.DataFrame, varied: Varied, header: Header) -> str:
                 title = f"{TASKS[str(task)].title}, {amount_title(amount, header)}"
                 blocks.append(f"## {title}: {_title(str(measure), varied)}")
                 blocks += [_caption(own, str(measure)), _table(own, str(measure), varied)]
+                same = (differences[["task", "measure", "amount"]] == [task, measure, amount]).all(axis=1)
+                if same.any():
+                    blocks += _against_the_reference(differences[same], str(measure), varied)
     return "\n\n".join(blocks) + "\n"
 
 
@@ -70,13 +74,39 @@ def _table(own: pd.DataFrame, measure: str, varied: Varied) -> str:
         ]
         for value in varied.values
     ]
-    return tabulate(
-        rows,
-        headers=[varied.field, *names],
-        tablefmt="pipe",
-        disable_numparse=True,
-        colalign=("left", *["right"] * len(names)),
-    )
+    return _tabulate([varied.field, *names], rows)
+
+
+def _tabulate(headers: list[str], rows: list[list[str]]) -> str:
+    right = ["right"] * (len(headers) - 1)
+    return tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True, colalign=("left", *right))
+
+
+def _against_the_reference(own: pd.DataFrame, metric: str, varied: Varied) -> list[str]:
+    seeds = labels.seeds_label(own.assign(n_seeds=own["seeds"]))
+    sentences = [
+        f"the difference to {varied.reference} with its 95 % interval: the same strategy on the same "
+        f"{labels.counted(int(own['examples'].iloc[0]), 'example')}, {seeds}",
+        f"asterisk: the two differ (paired bootstrap over examples and seeds, Student's t; p < {LEVEL} "
+        f"after Holm's correction for the {labels.counted(len(own), 'difference')} of the table)",
+    ]
+    if own["seeds"].min() == 1:
+        sentences.append("one seed: the interval is of the examples alone, another seed may do otherwise")
+    names = order(set(own["strategy"]))
+    found = {(row["value"], row["strategy"]): row for row in own.to_dict("records")}
+    rows = [
+        [value, *(_difference(found.get((value, name)), metric) for name in names)]
+        for value in varied.values
+        if value in set(own["value"])
+    ]
+    return [labels.sentences(sentences), _tabulate([varied.field, *names], rows)]
+
+
+def _difference(row: dict[Hashable, Any] | None, metric: str) -> str:
+    if row is None:
+        return labels.DASH
+    differ = r"\*" if row["p_holm"] < LEVEL else ""
+    return labels.difference(metric, row["difference"], row["low"], row["high"]) + differ
 
 
 def _entry(row: dict[Hashable, Any] | None, measure: str) -> str:

@@ -109,6 +109,12 @@ def number(metric: str, value: float) -> str:
     return f"{100 * value:z.1f}" if is_percent(metric) else f"{value:z.3f}"
 
 
+def difference(metric: str, value: float, low: float, high: float) -> str:
+    """Print a difference of a metric with its sign and its interval: +1.2 [-0.3, 2.7] (percent)."""
+    shown, low_end, high_end = (number(metric, one) for one in (value, low, high))
+    return f"{'' if shown.startswith('-') else '+'}{shown} [{low_end}, {high_end}]"
+
+
 def metric_label(metric: str) -> str:
     """Name a metric with its unit and direction."""
     unit = " (%)" if is_percent(metric) else ""
@@ -160,6 +166,11 @@ def undefined_label(points: pd.DataFrame) -> str:
 def sentence(phrases: Iterable[str]) -> str:
     """Make one sentence of phrases."""
     return f"{'; '.join(phrases)}."
+
+
+def sentences(found: Iterable[str]) -> str:
+    """Make a sentence of each; empty ones are left out."""
+    return " ".join(f"{one[0].upper()}{one[1:]}." for one in found if one)
 
 
 def figure_title(task: Task, metric: str, stage: str) -> str:

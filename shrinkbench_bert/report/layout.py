@@ -120,4 +120,4 @@ def _caption(body: pd.DataFrame, header: Header, metric: str) -> str:
         labels.undefined_label(body),
         "Bold: the best strategy of each column, as printed",
     ]
-    return " ".join(f"{one[0].upper()}{one[1:]}." for one in sentences if one)
+    return labels.sentences(sentences)

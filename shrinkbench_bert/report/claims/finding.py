@@ -16,7 +16,6 @@ from shrinkbench_bert.timings import Latency
 Verdict = Literal["supported", "contradicted", "not decidable"]
 Judgement = tuple[Verdict, str]
 """A verdict and why."""
-LEVEL = 0.05
 _SAME_KEEP = 0.1
 """Relative difference between a claim's amount and one that stands for it."""
 

@@ -9,9 +9,15 @@ import numpy as np
 
 from shrinkbench_bert.analysis.losses import DENSE, Sample
 from shrinkbench_bert.analysis.one_batch import on_one_batch
-from shrinkbench_bert.analysis.paired import CONFIDENCE, Difference, bootstrap_means, difference, holm
-from shrinkbench_bert.report.claims.finding import (
+from shrinkbench_bert.analysis.paired import (
+    CONFIDENCE,
     LEVEL,
+    Difference,
+    bootstrap_means,
+    difference,
+    holm,
+)
+from shrinkbench_bert.report.claims.finding import (
     Evidence,
     Finding,
     Judgement,

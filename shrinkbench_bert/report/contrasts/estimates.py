@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shrinkbench_bert.analysis.losses import DENSE, Sample
-from shrinkbench_bert.analysis.paired import Difference, difference, holm
+from shrinkbench_bert.analysis.paired import LEVEL, Difference, difference, holm
 from shrinkbench_bert.report.contrasts.contrast import Contrast
 
 Array = NDArray[np.float64]
 Verdict = Literal["better", "worse", "no difference", "inconclusive"]
 
-LEVEL = 0.05
 MARGIN = 0.05
 """Below which a difference is none: a fraction of what the dense model gains over the baseline."""
 

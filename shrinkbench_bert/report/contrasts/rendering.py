@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 from tabulate import tabulate
 
+from shrinkbench_bert.analysis.paired import LEVEL
 from shrinkbench_bert.report import labels
 from shrinkbench_bert.report.contrasts.estimates import MARGIN, Estimate
 
@@ -60,7 +61,7 @@ def caption(task: str, estimates: Sequence[Estimate]) -> str:
         "Each row compares pairs of strategies that differ in what it names; the advantage is the mean over "
         f"its pairs and amounts, positive if the ingredient helps. {several}, "
         f"{labels.counted(estimates[0].overall.examples, 'example')}; intervals by a paired bootstrap over "
-        f"{over} and Student's t. Better, worse: p < 0.05 after Holm's correction for the "
+        f"{over} and Student's t. Better, worse: p < {LEVEL} after Holm's correction for the "
         f"{labels.counted(len(estimates), 'contrast')} of the task. {none} All else is inconclusive."
     )
 

@@ -146,9 +146,11 @@ def what_cannot_be_concluded(
     for task, found in estimates.items():
         unknown = [e for e in found if e.verdict == "inconclusive"]
         if unknown:
+            margin = found[0].margin
+            beyond = f" beyond ± {labels.margin(task, margin)}" if margin else ""
             points.append(
                 f"{TASKS[task].title}, {len(unknown)} of {len(found)} ingredients: shown is neither a "
-                f"difference nor that there is none beyond ± {labels.margin(task, found[0].margin)}."
+                f"difference nor that there is none{beyond}."
             )
         lacking = [c for c in load_contrasts() if c.id not in {e.contrast.id for e in found}]
         if lacking:
