@@ -38,9 +38,9 @@ def differences(stored: Mapping[str, Sequence[Result]], reference: str) -> pd.Da
     examples = {result.cell.task: result.labels for result in stored[reference]}
     of_reference = {(sample.task, sample.amount): sample for sample in samples(stored[reference])}
     rows = []
-    for value, results in stored.items():
-        comparable = [result for result in results if result.labels == examples.get(result.cell.task)]
-        for sample in samples(comparable) if value != reference else ():
+    for value in (value for value in stored if value != reference):
+        comparable = [r for r in stored[value] if r.labels == examples.get(r.cell.task)]
+        for sample in samples(comparable):
             if other := of_reference.get((sample.task, sample.amount)):
                 rows += [{**row, "value": value} for row in _compare(sample, other)]
     if not rows:

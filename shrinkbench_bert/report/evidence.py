@@ -53,12 +53,11 @@ def _against_the_best(found: list[Sample], pairs: pd.DataFrame, header: Header) 
     sentences = [
         f"{labels.metric_label(task.metric)}: of the best strategy, and the difference of every other one to "
         "it with its 95 % interval, after retraining",
-        f"asterisk: the two differ (paired bootstrap over examples and seeds, Student's t; p < {LEVEL} "
-        "after Holm's correction for all pairs of strategies at that amount)",
+        labels.asterisk("all pairs of strategies at that amount"),
         f"seeds in common: {several}; {labels.counted(len(found[0].stack(names[:1])[0, 0]), 'example')}",
     ]
     if seeds[0] == 1:
-        sentences.append("one seed: the intervals are of the examples alone, another seed may do otherwise")
+        sentences.append(labels.ONE_SEED)
     table = tabulate(rows, headers=["strategy", *columns], tablefmt="pipe", disable_numparse=True)
     return [f"## {task.title}", labels.sentences(sentences), table]
 

@@ -87,11 +87,10 @@ def _against_the_reference(own: pd.DataFrame, metric: str, varied: Varied) -> li
     sentences = [
         f"the difference to {varied.reference} with its 95 % interval: the same strategy on the same "
         f"{labels.counted(int(own['examples'].iloc[0]), 'example')}, {seeds}",
-        f"asterisk: the two differ (paired bootstrap over examples and seeds, Student's t; p < {LEVEL} "
-        f"after Holm's correction for the {labels.counted(len(own), 'difference')} of the table)",
+        labels.asterisk(f"the {labels.counted(len(own), 'difference')} of the table"),
     ]
     if own["seeds"].min() == 1:
-        sentences.append("one seed: the interval is of the examples alone, another seed may do otherwise")
+        sentences.append(labels.ONE_SEED)
     names = order(set(own["strategy"]))
     found = {(row["value"], row["strategy"]): row for row in own.to_dict("records")}
     rows = [

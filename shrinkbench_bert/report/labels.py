@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
+from shrinkbench_bert.analysis.paired import LEVEL
 from shrinkbench_bert.metrics import METRICS
 from shrinkbench_bert.tasks import TASKS, Task
 
@@ -171,6 +172,17 @@ def sentence(phrases: Iterable[str]) -> str:
 def sentences(found: Iterable[str]) -> str:
     """Make a sentence of each; empty ones are left out."""
     return " ".join(f"{one[0].upper()}{one[1:]}." for one in found if one)
+
+
+def asterisk(family: str) -> str:
+    """Say what an asterisk beside a difference means; `family`: the tests that p is corrected for."""
+    return (
+        f"asterisk: the two differ (paired bootstrap over examples and seeds, Student's t; p < {LEVEL} after "
+        f"Holm's correction for {family})"
+    )
+
+
+ONE_SEED = "one seed: the intervals are of the examples alone, another seed may do otherwise"
 
 
 def figure_title(task: Task, metric: str, stage: str) -> str:
