@@ -145,5 +145,7 @@ def _metrics(stored: dict[str, list[Result]]) -> pd.DataFrame:
                     "measure": metric,
                     "seed": cell.seed,
                     "number": evaluation.metrics[metric],
+                    "examples": evaluation.n,
+                    "chance": result.baseline.metrics[metric],
                 }
     return pd.DataFrame(rows.values())

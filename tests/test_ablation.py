@@ -186,14 +186,17 @@ class TestNumbers:
 
     def test_metrics_by_hand(self) -> None:
         point = {"task": "stsb", "amount": "keep-0.2", "measure": "mse", "strategy": "dense", "value": "in"}
+        point |= {"examples": 400, "chance": 2.25}
         rows = pd.DataFrame([{**point, "seed": 0, "number": 0.5}, {**point, "seed": 1, "number": 0.7}])
         (row,) = metric_points(rows).to_dict("records")
         assert (row["mean"], row["sd"], row["seeds"]) == pytest.approx((0.6, math.sqrt(0.02), 2))
-        assert math.isnan(row["chance"])
+        assert (row["examples"], row["chance"]) == (400, 2.25)
+        assert math.isnan(row["tensors"])
 
     def test_the_table_and_the_figure_show_them(self, tmp_path: Path) -> None:
         iou = mask_points(points_by_hand())
-        mse = pd.DataFrame({**iou.iloc[0], "measure": "mse", "mean": 0.6, "sd": 0.01}, index=[0])
+        of_metric = {"measure": "mse", "mean": 0.6, "sd": 0.01, "examples": 400, "chance": 2.25}
+        mse = pd.DataFrame({**iou.iloc[0], **of_metric}, index=[0])
         points = pd.concat([mse, iou, iou.assign(value="out", mean=1.0, sd=0.0, lowest=1.0)])
         varied = Varied("protocol.padding", ["out", "in"], "out", is_number=False)
         header = Header("hand", "minilm", 3, "nyu-mll/glue", "sound", by_compression=False)
@@ -218,12 +221,33 @@ class TestNumbers:
         assert "2 weight matrices" in text
         assert "2 seeds" in text
         assert "Independent masks: 0.111." in text
-        metric, agreement = draw_knob(points, varied, header).axes
-        assert metric.get_ylabel() == "mean squared error\nlower is better"
+        assert "2 seeds, ± sample standard deviation over seeds; 400 validation examples. Mean label: 2.250." in text
+        figure = draw_knob(points, varied, header)
+        metric, agreement = figure.axes
+        assert metric.get_xlabel() == "mean squared error\nlower is better"
+        assert [tick.get_text() for tick in metric.get_yticklabels()] == ["out", "in"]
         bars = agreement.containers[0][0]
-        assert bars.get_ydata().tolist() == pytest.approx([1.0, 5 / 6])
+        assert bars.get_xdata().tolist() == pytest.approx([1.0, 5 / 6])
         assert bars.get_linestyle() == "None"  # no line between values without an order
-        assert [tick.get_text() for tick in agreement.get_xticklabels()] == ["out", "in"]
+        shown = figure.get_supxlabel().replace("\n", " ")
+        assert "400 validation examples" in shown
+        assert "mean over 2 weight matrices" in shown
+        assert "the mean label, and independent masks" in shown
+        (chance,) = (line for line in metric.lines if line.get_label() == "chance")
+        assert chance.get_xdata().tolist() == pytest.approx([math.nan, 2.25], nan_ok=True)
+
+    def test_values_with_an_order_lie_along_a_line(self) -> None:
+        """The bar of IoU 5/6 ± 0.24 reaches above 1, and is drawn whole."""
+        iou = mask_points(points_by_hand()).assign(value="3")
+        points = pd.concat([iou.assign(value="1", mean=1.0, sd=0.0), iou])
+        varied = Varied("protocol.eta", ["1", "3"], "1", is_number=True)
+        header = Header("hand", "minilm", 3, "nyu-mll/glue", "sound", by_compression=False)
+        (axes,) = draw_knob(points, varied, header).axes
+        line = axes.containers[0][0]
+        assert line.get_ydata().tolist() == pytest.approx([1.0, 5 / 6])
+        assert line.get_linestyle() != "None"
+        assert [tick.get_text() for tick in axes.get_xticklabels()] == ["1", "3"]
+        assert axes.get_ylim()[1] > 5 / 6 + math.sqrt(2) / 6
 
 
 class TestDifferences:

@@ -123,15 +123,21 @@ def test_the_report_draws_them_and_says_what_it_left_out(tmp_path: Path) -> None
 
 
 def test_many_strategies_are_read_by_colour(tmp_path: Path) -> None:
-    """Nineteen strategies would make numbers too small to read: three matrices a row, and a colour bar."""
-    many = tuple(f"Layer{letter}" for letter in "ABCDEFGHIJKLMNOPQRS")
+    """Nineteen strategies would make numbers too small to read: they get colours, the paper's numbers."""
+    many = (*PAIR, *(f"Layer{letter}" for letter in "ABCDEFGHIJKLMNOPQ"))
     figures, _ = draw(fill(tmp_path, strategies=many, keeps=(0.5, 0.3, 0.2, 0.1)))
-    *panels, bar = figures["fig9_sst2_kept"].axes
+    of_the_paper = figures["fig9_sst2_kept"]
+    assert "The paper's of 19 strategies" in words(of_the_paper)
+    assert [axes.get_subplotspec().rowspan.start for axes in of_the_paper.axes] == [0] * 4 + [1] * 4
+    names = [label.get_text() for label in of_the_paper.axes[0].get_yticklabels()]
+    assert names == ["LayerMagWeight 1", "LayerGradCAMShift 2"]
+    assert all(axes.texts for axes in of_the_paper.axes)
+    *panels, bar = figures["fig9_sst2_kept_all"].axes
     assert bar.get_ylabel() == "IoU"
     assert [axes.get_title().split(":")[1] for axes in panels] == [" mean over tensors"] * 4 + [
         " min over tensors"
     ] * 4
-    assert [axes.get_subplotspec().rowspan.start for axes in panels] == [0, 0, 0, 1, 2, 2, 2, 3]
+    assert [axes.get_subplotspec().rowspan.start for axes in panels] == [0, 0, 1, 1, 2, 2, 3, 3]
     assert not any(axes.texts for axes in panels)
     assert panels[0].images[0].get_array().shape == (19, 19)
 

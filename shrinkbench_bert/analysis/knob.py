@@ -14,7 +14,7 @@ PLAIN = "LayerMagGrad"
 DENSE = "dense"
 """Stands under `strategy` for the unpruned model."""
 _POINT = ["task", "amount", "measure", "strategy", "value"]
-COLUMNS = [*_POINT, "mean", "sd", "seeds", "sd_tensors", "lowest", "tensors", "chance"]
+COLUMNS = [*_POINT, "mean", "sd", "seeds", "examples", "sd_tensors", "lowest", "tensors", "chance"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ def mask_points(counts: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row per task, amount, measure, strategy and value: `mean` and its standard deviation `sd` over
         so many `seeds`; over `tensors`, the standard deviation `sd_tensors` (its mean over seeds) and
-        the `lowest` IoU of all tensors and seeds; and `chance`, the mean of independent masks.
+        the `lowest` IoU of all tensors and seeds; and `chance`, the mean of independent masks. Nothing
+        under `examples`.
     """
     of_tensors = with_iou(counts).groupby([*_POINT, "seed"], sort=False)
     per_seed = of_tensors.agg(
@@ -57,13 +58,24 @@ def mask_points(counts: pd.DataFrame) -> pd.DataFrame:
         tensors=("tensors", "min"),
         chance=("chance", "mean"),
     )
-    return points.reset_index()[COLUMNS]
+    return points.reset_index().reindex(columns=COLUMNS)
 
 
 def metric_points(rows: pd.DataFrame) -> pd.DataFrame:
-    """Average metrics over seeds; `rows`: task, amount, measure (the metric), strategy, value, seed, number.
+    """Average metrics over seeds.
 
-    Returns what `mask_points` does, with nothing in the columns that are of tensors.
+    Args:
+        rows: task, amount, measure (the metric), strategy, value, seed, `number`, the number of `examples`,
+            and `chance`: what a model without input reaches.
+
+    Returns:
+        What `mask_points` does, with nothing in the columns that are of tensors.
     """
-    over_seeds = rows.groupby(_POINT, sort=False)["number"].agg(mean="mean", sd="std", seeds="count")
-    return over_seeds.reset_index().reindex(columns=COLUMNS)
+    points = rows.groupby(_POINT, sort=False).agg(
+        mean=("number", "mean"),
+        sd=("number", "std"),
+        seeds=("number", "count"),
+        examples=("examples", "max"),
+        chance=("chance", "mean"),
+    )
+    return points.reset_index().reindex(columns=COLUMNS)

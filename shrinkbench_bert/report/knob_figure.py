@@ -1,8 +1,17 @@
-"""One figure per knob and task: the metric, and how far masks agree, at every value of the knob."""
+"""One figure per knob and task: the metric, and how far masks agree, at every value of the knob.
+
+Values with an order lie along the horizontal axis, with lines between them; others are named one below
+the other.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from typing import Any, Literal
+
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,72 +22,111 @@ from shrinkbench_bert.report import labels
 from shrinkbench_bert.report.canvas import RC, SMALL, amount_title, amounts, canvas, legend, words
 from shrinkbench_bert.report.labels import Header
 from shrinkbench_bert.report.style import DASHED, SOLID, order, style
-from shrinkbench_bert.tasks import TASKS
+from shrinkbench_bert.tasks import TASKS, Task
 
-_DODGE = 0.07
+_DODGE, _DODGE_DOWN = 0.07, 0.12
 """Between neighbouring strategies at one value: equal numbers would hide each other."""
-_LONG = 5
-"""Letters beyond which the values' names are turned, not to overlap."""
-_INCHES = 0.08
-"""That a letter of a turned name takes."""
+_LINE = 0.15
+"""Inches that a line of a value's name takes."""
+_IOU_TICKS = np.linspace(0, 1, 6)
+_CHANCE: dict[str, Any] = {"color": "black", "linestyle": DASHED, "label": "chance"}
 
 
 def draw_knob(points: pd.DataFrame, varied: Varied, header: Header) -> Figure:
-    """Draw one task's rows of `mask_points` and `metric_points`: measures by amounts."""
+    """Draw one task's rows of `mask_points` and `metric_points`: a panel per measure and amount."""
     task, columns = TASKS[points["task"].iloc[0]], amounts(points, header)
     measures = [m for m in (task.metric, REFERENCE, PLAIN) if (points["measure"] == m).any()]
     with mpl.rc_context(RC):
-        width = max(2.6, 0.3 * len(varied.values)) * len(columns)
-        figure = canvas(2.8 + width, 1.8 + 2.2 * len(measures) + _INCHES * _letters(varied))
-        panels = figure.subplots(len(measures), len(columns), squeeze=False, sharex=True, sharey="row")
-        for row, measure in zip(panels, measures, strict=True):
-            for axes, amount in zip(row, columns, strict=True):
-                own = points[(points["measure"] == measure) & (points["amount"] == amount)]
-                _curves(axes, own, varied)
-            row[0].set_ylabel(_label(measure, varied))
-            if measure in (REFERENCE, PLAIN):
-                row[0].set_ylim(-0.03, 1.03)
-            elif labels.is_percent(measure):
-                row[0].yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:.4g}"))
-        for top, bottom, amount in zip(panels[0], panels[-1], columns, strict=True):
-            top.set_title(amount_title(amount, header), fontsize=SMALL)
-            bottom.set_xlabel(varied.field)
+        draw = _along if varied.is_number else _down
+        figure = draw(points, varied, header, measures, columns)
         legend(figure)
-        words(figure, f"{task.title} at every value of {varied.field}", _notes(points), header)
+        words(figure, f"{task.title} at every value of {varied.field}", _notes(points, task), header)
     return figure
 
 
-def _curves(axes: Axes, own: pd.DataFrame, varied: Varied) -> None:
-    names = order(set(own["strategy"]) - {DENSE})
-    for i, name in enumerate([*names, DENSE] if DENSE in set(own["strategy"]) else names):
+def _along(
+    points: pd.DataFrame, varied: Varied, header: Header, measures: list[str], columns: list[str]
+) -> Figure:
+    """Put the values along the horizontal axis: measures below each other, amounts side by side."""
+    width = max(2.6, 0.3 * len(varied.values)) * len(columns)
+    figure = canvas(2.8 + width, 1.8 + 2.2 * len(measures))
+    panels = figure.subplots(len(measures), len(columns), squeeze=False, sharex=True, sharey="row")
+    for row, measure in zip(panels, measures, strict=True):
+        for axes, amount in zip(row, columns, strict=True):
+            own = points[(points["measure"] == measure) & (points["amount"] == amount)]
+            for place, rows, look in _series(own, varied):
+                axes.errorbar(place, rows["mean"], yerr=rows["sd"], **look)
+            axes.plot(range(len(varied.values)), _chance(own, varied), **_CHANCE)
+            axes.set_xticks(range(len(varied.values)), varied.values)
+        row[0].set_ylabel(_label(measure, varied))
+        _scale(row[0], measure, "y")
+    for top, bottom, amount in zip(panels[0], panels[-1], columns, strict=True):
+        top.set_title(amount_title(amount, header), fontsize=SMALL)
+        bottom.set_xlabel(varied.field)
+    return figure
+
+
+def _down(
+    points: pd.DataFrame, varied: Varied, header: Header, measures: list[str], columns: list[str]
+) -> Figure:
+    """Put the values below each other: amounts below each other, measures side by side."""
+    names = [re.sub(r", (?=\w+=)", ",\n", value) for value in varied.values]
+    lines = max(2, *(name.count("\n") + 1 for name in names))
+    figure = canvas(4.2 + 2.3 * len(measures), 1.5 + (0.3 + _LINE * lines * len(names)) * len(columns))
+    panels = figure.subplots(len(columns), len(measures), squeeze=False, sharex="col", sharey=True)
+    for row, amount in zip(panels, columns, strict=True):
+        for axes, measure in zip(row, measures, strict=True):
+            own = points[(points["measure"] == measure) & (points["amount"] == amount)]
+            for place, rows, look in _series(own, varied):
+                axes.errorbar(rows["mean"], place, xerr=rows["sd"], **look)
+            axes.plot(_chance(own, varied), range(len(names)), **_CHANCE)
+        row[0].set_title(amount_title(amount, header), fontsize=SMALL, loc="left")
+    panels[0, 0].set_yticks(range(len(names)), names)
+    panels[0, 0].set_ylim(len(names) - 0.5, -0.5)
+    for bottom, measure in zip(panels[-1], measures, strict=True):
+        bottom.set_xlabel(_label(measure, varied))
+        _scale(bottom, measure, "x")
+    return figure
+
+
+def _series(own: pd.DataFrame, varied: Varied) -> Iterator[tuple[list[float], pd.DataFrame, dict[str, Any]]]:
+    """Yield every strategy's places along the values, its rows there, and its look."""
+    strategies = set(own["strategy"])
+    names, dodge = order(strategies - {DENSE}), _DODGE if varied.is_number else _DODGE_DOWN
+    for i, name in enumerate([*names, DENSE] if DENSE in strategies else names):
         rows = own[own["strategy"] == name].set_index("value").reindex(varied.values)
-        shift = 0.0 if name == DENSE else (i - (len(names) - 1) / 2) * _DODGE
+        shift = 0.0 if name == DENSE else (i - (len(names) - 1) / 2) * dodge
         look = style(name)
-        color = "black" if name == DENSE else look.color
-        axes.errorbar(
+        color, dash = ("black", SOLID) if name == DENSE else (look.color, look.dash)
+        yield (
             [place + shift for place in range(len(rows))],
-            rows["mean"].to_numpy(),
-            yerr=rows["sd"].to_numpy() if rows["sd"].notna().any() else None,
-            color=color,
-            linestyle=(SOLID if name == DENSE else look.dash) if varied.is_number else "none",
-            marker="_" if name == DENSE else look.marker,
-            markersize=look.size * 0.8,
-            markerfacecolor=color if look.filled else "white",
-            linewidth=1.2,
-            capsize=1.5,
-            label="dense, unpruned" if name == DENSE else name,
+            rows,
+            {
+                "color": color,
+                "linestyle": dash if varied.is_number else "none",
+                "marker": ("_" if varied.is_number else "|") if name == DENSE else look.marker,
+                "markersize": look.size * 0.8,
+                "markerfacecolor": color if look.filled else "white",
+                "linewidth": 1.2,
+                "capsize": 1.5,
+                "label": "dense, unpruned" if name == DENSE else name,
+            },
         )
+
+
+def _chance(own: pd.DataFrame, varied: Varied) -> pd.Series[float]:
     # The least is that of layer-wise masks; global ones have other densities, and another level.
-    chance = own.groupby("value")["chance"].min().reindex(varied.values)
-    if chance.notna().any():
-        axes.plot(range(len(chance)), chance, color="black", linestyle=DASHED, label="independent masks")
-    axes.set_xticks(range(len(chance)), varied.values, rotation=90 if _letters(varied) else 0)
+    return own.groupby("value")["chance"].min().reindex(varied.values)
 
 
-def _letters(varied: Varied) -> int:
-    """Length of the longest name if names are turned, else 0."""
-    longest = max(map(len, varied.values))
-    return longest if longest > _LONG else 0
+def _scale(axes: Axes, measure: str, which: Literal["x", "y"]) -> None:
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    if measure in (REFERENCE, PLAIN):
+        axis.set_ticks(_IOU_TICKS)
+        low, high = axis.get_view_interval()
+        axes.set(**{f"{which}lim": (min(-0.03, low), max(1.03, high))})
+    elif labels.is_percent(measure):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g}"))
 
 
 def _label(measure: str, varied: Varied) -> str:
@@ -89,13 +137,15 @@ def _label(measure: str, varied: Varied) -> str:
     return labels.metric_label(measure).replace(", ", "\n")
 
 
-def _notes(points: pd.DataFrame) -> list[str]:
-    seeds = int(points["seeds"].max())
+def _notes(points: pd.DataFrame, task: Task) -> list[str]:
+    seeds, measured = int(points["seeds"].max()), points["examples"].notna().any()
     return [
         f"mean of {labels.counted(seeds, 'seed')}, bars: ± 1 standard deviation"
         if seeds > 1
         else "1 seed: no spread can be shown",
-        f"IoU of kept weights, mean over {int(points['tensors'].max())} weight matrices",
-        "dashed: independent masks of the same densities",
+        *([labels.examples_label(points.assign(n_examples=points["examples"]))] if measured else []),
+        f"IoU of kept weights, mean over {labels.matrices(points)}",
+        f"dashed: {f'the {labels.baseline_label(task)}, and ' if measured else ''}independent masks of the same "
+        "densities",
         "strategies are set side by side",
     ]

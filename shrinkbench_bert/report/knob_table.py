@@ -15,7 +15,7 @@ from shrinkbench_bert.report import labels
 from shrinkbench_bert.report.canvas import amount_title, amounts
 from shrinkbench_bert.report.labels import Header
 from shrinkbench_bert.report.style import order
-from shrinkbench_bert.tasks import TASKS
+from shrinkbench_bert.tasks import TASKS, Task
 
 _PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 
@@ -24,12 +24,13 @@ def knob_tables(points: pd.DataFrame, differences: pd.DataFrame, varied: Varied,
     """Render Markdown from rows of `mask_points` and `metric_points`, and of `knob_differences`."""
     blocks = [f"# Ablation of {varied.field}", " · ".join(header.parts()).replace("_", r"\_")]
     for task, of_task in points.groupby("task", sort=False):
+        found = TASKS[str(task)]
         for measure, of_measure in of_task.groupby("measure", sort=False):
             for amount in amounts(of_measure, header):
                 own = of_measure[of_measure["amount"] == amount]
-                title = f"{TASKS[str(task)].title}, {amount_title(amount, header)}"
+                title = f"{found.title}, {amount_title(amount, header)}"
                 blocks.append(f"## {title}: {_title(str(measure), varied)}")
-                blocks += [_caption(own, str(measure)), _table(own, str(measure), varied)]
+                blocks += [_caption(own, found, str(measure)), _table(own, str(measure), varied)]
                 same = (differences[["task", "measure", "amount"]] == [task, measure, amount]).all(axis=1)
                 if same.any():
                     blocks += _against_the_reference(differences[same], str(measure), varied)
@@ -44,15 +45,16 @@ def _title(measure: str, varied: Varied) -> str:
     return f"{METRICS[measure].label} after retraining"
 
 
-def _caption(own: pd.DataFrame, measure: str) -> str:
+def _caption(own: pd.DataFrame, task: Task, measure: str) -> str:
     seeds = labels.seeds_label(own.assign(n_seeds=own["seeds"]))
     spread = f"{_PLUS_MINUS} sample standard deviation over seeds" if own["seeds"].max() > 1 else "no spread"
     if measure not in (REFERENCE, PLAIN):
-        return f"{labels.metric_label(measure)}. {seeds}, {spread}."
-    few, many = int(own["tensors"].min()), int(own["tensors"].max())
-    tensors = f"{many}" if few == many else f"{few} to {many}"
+        baseline = labels.number(measure, own["chance"].max())
+        examples = labels.examples_label(own.assign(n_examples=own["examples"]))
+        of_task = f"{labels.baseline_label(task)}: {baseline}"
+        return labels.sentences([labels.metric_label(measure), f"{seeds}, {spread}; {examples}", of_task])
     return (
-        f"IoU of kept weights: mean over {tensors} weight matrices, those that both masks have, and over "
+        f"IoU of kept weights: mean over {labels.matrices(own)}, those that both masks have, and over "
         f"{seeds}, {spread}; in brackets the lowest of all tensors and seeds. Independent masks: "
         f"{_chance(own)}."
     )

@@ -12,7 +12,7 @@ from shrinkbench_bert.analysis.similarity import SETS
 from shrinkbench_bert.report.canvas import RC
 from shrinkbench_bert.report.labels import Header
 from shrinkbench_bert.report.mask_layers import PAIRS, draw_layers
-from shrinkbench_bert.report.mask_matrices import draw_matrices
+from shrinkbench_bert.report.mask_matrices import matrices
 from shrinkbench_bert.report.mask_stability import draw_over_seeds, draw_over_tasks
 from shrinkbench_bert.tasks import TASKS
 
@@ -31,7 +31,7 @@ def mask_figures(iou: pd.DataFrame, header: Header) -> Iterator[tuple[str, Figur
             if part.empty:
                 continue
             for of in SETS:
-                yield f"fig9_{task}_{of}", draw_matrices(part, header, task, of)
+                yield from matrices(part, header, task, of)
             for pair in PAIRS:
                 names = {pair.a, pair.b}
                 own = part[part["strategy_a"].isin(names) & part["strategy_b"].isin(names)]

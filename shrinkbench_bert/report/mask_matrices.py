@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -24,28 +25,52 @@ _CELL, _SMALL_CELL = 0.36, 0.16
 _NUMBERED = 16
 """Strategies up to which a matrix has numbers: with more of them it is read by its colours."""
 _SMALL_LABEL = 5.5
-_PER_ROW = 3
-"""Small matrices side by side."""
+_PER_ROW, _SMALL_PER_ROW = 4, 3
+"""Matrices side by side, at most."""
+_PAPER = {
+    *("GlobalMagWeight", "LayerMagWeight", "LayerMagGrad", "LayerGradCAM", "LayerGradCAMShift"),
+    *("LayerSmoothGrad", "LayerSmoothGradCAM", "LayerSmoothGradCAMShift", "LayerRandom"),
+}
+"""What DeepCuts compares, and a random mask."""
 
 
-def draw_matrices(iou: pd.DataFrame, header: Header, task: str, of: str) -> Figure:
-    """Draw mean and minimum IoU over tensors of the `of` (kept, pruned) weights of one task.
+def matrices(iou: pd.DataFrame, header: Header, task: str, of: str) -> Iterator[tuple[str, Figure]]:
+    """Yield (file name without suffix, figure) of the `of` (kept, pruned) weights of one task.
+
+    Where the strategies are too many for numbers, those of the paper get a figure with numbers beside.
 
     `iou`: rows of `with_iou`, of pairs that share task and seed.
+    """
+    name, names = f"fig9_{task}_{of}", {*iou["strategy_a"], *iou["strategy_b"]}
+    if len(names) <= _NUMBERED:
+        yield name, draw_matrices(iou, header, task, of)
+        return
+    own = iou[iou["strategy_a"].isin(_PAPER) & iou["strategy_b"].isin(_PAPER)]
+    if not own.empty:
+        yield name, draw_matrices(own, header, task, of, f"the paper's of {len(names)} strategies")
+    yield f"{name}_all", draw_matrices(iou, header, task, of)
+
+
+def draw_matrices(iou: pd.DataFrame, header: Header, task: str, of: str, note: str = "") -> Figure:
+    """Draw mean and minimum IoU over tensors for every pair of strategies, at every amount.
+
+    `note`: what else a reader must know.
     """
     per_pair = over_tensors(iou)
     names, columns = order([*iou["strategy_a"], *iou["strategy_b"]]), amounts(iou, header)
     numbered = len(names) <= _NUMBERED
     figure, panels = _panels(len(names), len(columns), numbered)
+    has_gaps = False
     for row, statistic in zip(panels, _STATISTICS, strict=True):
         for i, (axes, amount) in enumerate(zip(row, columns, strict=True)):
             part = per_pair[per_pair["amount"] == amount]
             shown = matrix(part, names, f"{of}_{statistic}", f"{of}_chance_{statistic}")
+            has_gaps |= bool(np.isnan(shown).sum() > len(names))
             image = axes.imshow(shown, cmap="cividis", vmin=0, vmax=1, aspect="equal")
             axes.grid(visible=False)
             axes.set_title(f"{amount_title(amount, header)}: {statistic} over tensors", fontsize=SMALL)
             axes.set_xticks(range(len(names)), [str(i + 1) for i in range(len(names))])
-            leftmost = i == 0 or (not numbered and i % _PER_ROW == 0)
+            leftmost = i % _width(len(columns), numbered) == 0
             named = [f"{name} {place}" if leftmost else "" for place, name in enumerate(names, start=1)]
             axes.set_yticks(range(len(names)), named)
             if numbered:
@@ -62,6 +87,8 @@ def draw_matrices(iou: pd.DataFrame, header: Header, task: str, of: str) -> Figu
             f"below the diagonal: IoU, {spread_over_seeds(per_pair, of)}",
             f"{above}: what independent masks of the same densities would reach",
             "over weight matrices; biases are left out",
+            *(["white: one of the two has no masks at that amount"] if has_gaps else []),
+            *([note] if note else []),
         ],
         header,
     )
@@ -71,7 +98,7 @@ def draw_matrices(iou: pd.DataFrame, header: Header, task: str, of: str) -> Figu
 def _panels(strategies: int, amounts: int, numbered: bool) -> tuple[Figure, list[list[Axes]]]:
     """Make the panels of each statistic, one per amount; each statistic begins a row."""
     side = strategies * (_CELL if numbered else _SMALL_CELL)
-    width = amounts if numbered else min(amounts, _PER_ROW)
+    width = _width(amounts, numbered)
     rows = math.ceil(amounts / width)
     height = rows * len(_STATISTICS)
     figure = canvas(2.2 + (side + 0.25) * width, 1.9 + height * (side + 0.3))
@@ -80,6 +107,11 @@ def _panels(strategies: int, amounts: int, numbered: bool) -> tuple[Figure, list
         [figure.add_subplot(grid[first + i // width, i % width]) for i in range(amounts)]
         for first in range(0, height, rows)
     ]
+
+
+def _width(amounts: int, numbered: bool) -> int:
+    """Number of panels side by side: rows of one length, as far as that goes."""
+    return math.ceil(amounts / math.ceil(amounts / (_PER_ROW if numbered else _SMALL_PER_ROW)))
 
 
 def matrix(part: pd.DataFrame, names: list[str], value: str, chance: str) -> Matrix:
