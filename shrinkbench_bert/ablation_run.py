@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from shrinkbench_bert.ablation import Ablation
 from shrinkbench_bert.analysis.bits import Bits, kept_by_both
-from shrinkbench_bert.analysis.knob import DENSE, PLAIN, REFERENCE, mask_points, metric_points
+from shrinkbench_bert.analysis.knob import COLUMNS, DENSE, PLAIN, REFERENCE, mask_points, metric_points
 from shrinkbench_bert.analysis.knob_differences import differences
 from shrinkbench_bert.failures import FailedCell
 from shrinkbench_bert.grid import AMOUNTS, Cell
@@ -21,7 +21,7 @@ from shrinkbench_bert.runner import make_plan, run_grid
 from shrinkbench_bert.stages import Stages, resolve_device
 from shrinkbench_bert.store import Result, ResultStore
 from shrinkbench_bert.tasks import get_task
-from shrinkbench_bert.work import stored_result
+from shrinkbench_bert.work import FAILURES, stored_result
 
 Kept = dict[tuple[str, str], dict[str, tuple[Bits, int]]]
 """Packed masks and their sizes, by strategy and amount, and by tensor."""
@@ -63,7 +63,10 @@ def run_ablation(ablation: Ablation, results: ResultStore, *, masks_only: bool) 
     failed: list[FailedCell] = []
     for value, grid in ablation.grids.items() if not masks_only else ():
         failed += run_grid(grid, stores[value]).failed
-    points = mask_points(_compare_masks(ablation, stores))
+    counts, unmasked = _compare_masks(ablation, stores)
+    if masks_only:  # a run has named them already
+        failed += unmasked
+    points = mask_points(counts) if len(counts) else pd.DataFrame(columns=COLUMNS)
     stored = {
         value: [result for cell in grid.cells() if (result := stored_result(stores[value], cell))]
         for value, grid in ablation.grids.items()
@@ -74,20 +77,28 @@ def run_ablation(ablation: Ablation, results: ResultStore, *, masks_only: bool) 
     return Ablated(points, differences(stored, ablation.knob.reference_label), failed)
 
 
-def _compare_masks(ablation: Ablation, stores: dict[str, ResultStore]) -> pd.DataFrame:
-    """Count what masks keep in common: rows as `mask_points` takes them."""
+def _compare_masks(
+    ablation: Ablation, stores: dict[str, ResultStore]
+) -> tuple[pd.DataFrame, list[FailedCell]]:
+    """Count what masks keep in common: rows as `mask_points` takes them, and the cells without masks."""
     groups = list(product(ablation.base.tasks, ablation.base.seeds))
     total = len(groups) * len(ablation.grids)
+    failed: list[FailedCell] = []
     with tqdm(total=total, desc=f"{ablation.base.name}, masks", unit="value") as bar:
-        return pd.DataFrame(
-            row for task, seed in groups for row in _compare(ablation, stores, task, seed, bar)
-        )
+        rows = [row for group in groups for row in _compare(ablation, stores, group, bar, failed)]
+    return pd.DataFrame(rows), failed
 
 
 def _compare(
-    ablation: Ablation, stores: dict[str, ResultStore], task: str, seed: int, bar: tqdm[NoReturn]
+    ablation: Ablation,
+    stores: dict[str, ResultStore],
+    group: tuple[str, int],
+    bar: tqdm[NoReturn],
+    failed: list[FailedCell],
 ) -> Iterator[dict[str, Any]]:
-    device, reference = resolve_device(ablation.base.device), ablation.knob.reference_label
+    """Count for one task and seed. Values without masks are left out; without the reference, all."""
+    (task, seed), device = group, resolve_device(ablation.base.device)
+    reference = ablation.knob.reference_label
     first: Stages | None = None
     of_reference: Kept = {}
     for value, grid in sorted(ablation.grids.items(), key=lambda item: item[0] != reference):
@@ -95,7 +106,13 @@ def _compare(
         shared = first if first and _share_dense(first.cell, cells[0]) else None
         bar.set_postfix_str(f"{task}, seed {seed}: {value}")
         stages = Stages(cells, device=device, store=stores[value], dense_of=shared)
-        kept = {(cell.strategy, cell.amount): _packed(stages.masks(cell)) for cell in cells}
+        try:
+            kept = {(cell.strategy, cell.amount): _packed(stages.masks(cell)) for cell in cells}
+        except FAILURES as error:
+            failed += [_failed(cell, stages, error) for cell in cells]
+            if first is None:
+                return
+            continue
         if first is None:
             first, of_reference = stages, kept
         for (strategy, amount), masks in kept.items():
@@ -107,6 +124,11 @@ def _compare(
                 for tensor, counts in _counts(masks, other).items():
                     yield {**point, "measure": measure, "tensor": tensor, **counts}
         bar.update()
+
+
+def _failed(cell: Cell, stages: Stages, error: BaseException) -> FailedCell:
+    cause = f"{type(error).__name__}: {error}"
+    return FailedCell(cell=cell, stage=stages.current, cause=cause, provenance=None)
 
 
 def _share_dense(one: Cell, other: Cell) -> bool:

@@ -1,12 +1,14 @@
 """The choices on which the DeepCuts paper, its released code and sound practice differ."""
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, ValidationError
 
 from shrinkbench_bert.errors import UserError, describe, unknown
 
 ProtocolName = Literal["paper", "released", "sound"]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+"""How much of a running mean Adam keeps at a step."""
 
 
 class Protocol(BaseModel):
@@ -55,7 +57,7 @@ class Protocol(BaseModel):
         "initial", description="weights before retraining: pre-fine-tuning, or the dense ones"
     )
     optimizer: Literal["adamw", "adam"] = "adamw"
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     reset_optimizer: bool = Field(True, description="fresh optimiser state after pruning")
     selection: Literal["holdout", "validation", "last"] = Field(
         "holdout", description="split on which the best epoch is chosen, or the last epoch"

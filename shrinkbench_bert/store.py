@@ -130,7 +130,7 @@ class Provenance(_Block):
 
     started: str
     seconds: dict[str, float]
-    """Per stage; shared stages are 0 where a stored one was used."""
+    """Per stage; shared stages are left out where a stored one was used."""
     versions: dict[str, str]
     platform: str
     processor: str

@@ -386,8 +386,10 @@ def _code_of(cls: type) -> str:
     for statement in module.body:
         if isinstance(statement, ast.ClassDef | ast.FunctionDef):
             defined[statement.name] = statement
-        elif isinstance(statement, ast.Assign):
-            defined |= {t.id: statement for t in statement.targets if isinstance(t, ast.Name)}
+        elif isinstance(statement, ast.Assign | ast.AnnAssign):
+            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+            names = (node for target in targets for node in ast.walk(target) if isinstance(node, ast.Name))
+            defined |= {name.id: statement for name in names}
     used, found = [cls.__name__], set[str]()
     while used:
         name = used.pop()

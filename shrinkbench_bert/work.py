@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 Progress = Callable[[str], None]
 
 # What one cell can do to itself. A full disk, bad input or a defect of ours would meet every cell.
-_FAILURES = (ArithmeticError, MemoryError, torch.OutOfMemoryError)
+FAILURES = (ArithmeticError, MemoryError, torch.OutOfMemoryError)
 
 
 class Outcome(Enum):
@@ -160,7 +160,7 @@ class Workbench:
             started = datetime.now(UTC)
             try:
                 prepare(stages)
-            except _FAILURES as error:
+            except FAILURES as error:
                 for cell in missing:
                     self._fail(cell, stages, error, started)
                 return Outcome.FAILED
@@ -186,7 +186,7 @@ class Workbench:
             started = datetime.now(UTC)
             try:
                 result = Experiment(cell, stages=stages).run()
-            except _FAILURES as error:
+            except FAILURES as error:
                 self._fail(cell, stages, error, started)
                 return Outcome.FAILED
             of_grid = {"grid": self.site.grid, "tolerance": dict(self.site.tolerance)}

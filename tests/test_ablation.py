@@ -112,6 +112,11 @@ class TestFile:
         assert found.grids["padding=in, betas=[0.5, 0.9]"].name == "turned-padding-in-betas-0.5-0.9"
         assert (found.knob.reference_label, found.knob.is_number) == ("base=paper", False)
 
+    def test_a_reference_goes_by_the_values_name(self, write: Write) -> None:
+        """1 is 1.0, and the value's grid is named by the latter."""
+        found = Ablation.from_toml(write('field = "protocol.shift"\nvalues = [0.1, 1.0]\nreference = 1'))
+        assert found.knob.reference_label == "1.0" in found.grids
+
     def test_settings_from_outside_reach_the_grid_and_the_knob(self, write: Write) -> None:
         found = Ablation.from_toml(write(), {"knob.values": [10, 3], "recipe.lr": 0.5})
         assert list(found.grids) == ["10", "3"]
@@ -221,7 +226,10 @@ class TestNumbers:
         assert "2 weight matrices" in text
         assert "2 seeds" in text
         assert "Independent masks: 0.111." in text
-        assert "2 seeds, ± sample standard deviation over seeds; 400 validation examples. Mean label: 2.250." in text
+        assert (
+            "2 seeds, ± sample standard deviation over seeds; 400 validation examples. Mean label: 2.250."
+            in text
+        )
         figure = draw_knob(points, varied, header)
         metric, agreement = figure.axes
         assert metric.get_xlabel() == "mean squared error\nlower is better"
@@ -366,6 +374,18 @@ class TestMasksOnly:
         assert (points.loc["pooler=excluded", "tensors"] == MATRICES - 1).all()
         assert (points.loc["betas=[0.5, 0.9]", "mean"] < 1).all()
         assert points["sd"].isna().all()  # one seed
+
+    @pytest.mark.parametrize(("reference", "left"), [("0.01", {"0.01"}), ("1e30", set())])
+    def test_a_value_that_diverges_is_left_out_and_named(
+        self, write: Write, reference: str, left: set[str]
+    ) -> None:
+        """Without the reference there is nothing to compare the others with."""
+        path = write(f'field = "recipe.lr"\nvalues = [0.01, 1e30]\nreference = {reference}')
+        ablation = Ablation.from_toml(path, {"seeds": [0]})
+        found = run_ablation(ablation, ResultStore(path.parent / "results"), masks_only=True)
+        assert set(found.points["value"]) == left
+        assert [(failure.cell.recipe.lr, failure.stage) for failure in found.failed] == [(1e30, "dense")] * 3
+        assert all(failure.cause.startswith("Diverged: ") for failure in found.failed)
 
     def test_what_comes_after_the_dense_model_does_not_decide_it(
         self, tiny_checkpoint: Path, tiny_glue: Path

@@ -135,6 +135,7 @@ class TestGridFile:
             ({"protocol__name": '"paper"'}, ["protocol field 'name'"]),
             ({"protocol__eta": "0"}, ["eta", "0"]),
             ({"protocol__noise_std": "-0.1"}, ["noise_std", "-0.1"]),
+            ({"protocol__betas": "[0.9, 1.0]"}, ["betas", "1.0", "less than 1"]),
             ({"protocol__noise_on": '"everything"'}, ["noise_on", "everything", "prunable"]),
             ({"protocol__rewind": '"early"'}, ["rewind", "early", "initial"]),
             ({"protocol": "3"}, ["protocol", "3"]),

@@ -16,6 +16,7 @@ from shrinkbench_bert.analysis.losses import DENSE, Sample
 from shrinkbench_bert.analysis.one_batch import beside_one_batch
 from shrinkbench_bert.analysis.overlaps import overlaps
 from shrinkbench_bert.grid import Cell
+from shrinkbench_bert.protocol import Protocol
 from shrinkbench_bert.report.claims import _TESTS, decide_claims, heads, masks, performance
 from shrinkbench_bert.report.claims.finding import Evidence, Finding
 from shrinkbench_bert.report.claims.ledger import (
@@ -33,7 +34,7 @@ from shrinkbench_bert.report.claims.ledger import (
 )
 from shrinkbench_bert.report.claims.rendering import markdown, plain
 from shrinkbench_bert.report.labels import TIMES
-from shrinkbench_bert.store import ResultStore
+from shrinkbench_bert.store import Result, ResultStore
 from shrinkbench_bert.strategy import strategy_names
 from shrinkbench_bert.timings import Latency, Timing
 
@@ -114,6 +115,17 @@ class TestAlike:
         assert found.verdict == "not decidable"
         assert "one seed only (taken alone it would be contradicted" in found.why
 
+    def test_a_pair_of_one_seed_decides_nothing_for_the_others(self) -> None:
+        sample = make_sample({"A": 1.0, "B": 1.5, "C": 1.4})
+        sample.losses["C"] = {0: sample.losses["C"][0]}
+        found = only(performance.alike(self.test, evidence(sample)))
+        assert (found.verdict, found.n) == ("not decidable", "1 seed, 200 examples")
+        assert found.why.startswith("one seed only")
+
+    def test_some_of_the_strategies_are_not_all(self) -> None:
+        found = only(performance.alike(self.test, evidence(make_sample({"A": 1.0, "B": 1.01}))))
+        assert (found.verdict, found.why) == ("not decidable", "only 1 of 3 pairs have results")
+
     def test_nothing_to_compare(self) -> None:
         for found in (
             evidence(),
@@ -139,6 +151,14 @@ class TestBetter:
             self.test, evidence(make_sample(first), make_sample(second, keep=0.147, noise=0.3))
         )
         assert only(found).verdict == verdict
+
+    def test_two_amounts_near_one_of_the_claims_are_not_both_of_them(self) -> None:
+        """Of 15 and 14 % the first is nearer to 14.7 %, and 36.1 % has nothing."""
+        samples = [make_sample({"A": 1.0, "B": 1.0, "C": 1.5}, keep=keep) for keep in (0.15, 0.14)]
+        found = only(performance.better(self.test, evidence(*samples)))
+        assert (found.verdict, found.why) == ("not decidable", "only 1 of 2 amounts have results")
+        assert found.ours.startswith("advantage at 15 % kept: ")
+        assert "14 %" not in found.ours
 
     def test_the_advantage_is_worse_minus_better(self) -> None:
         found = only(
@@ -214,6 +234,12 @@ class TestPlateau:
         assert self.at(0.25).verdict == "contradicted"
         assert self.at(0.3, noise=1).verdict == "not decidable"
 
+    def test_some_of_the_strategies_are_not_all(self) -> None:
+        sample = make_sample({"A": 0.3}, keep=0.041, task="cola", baseline=0.3, noise=0, majority=1)
+        found = only(performance.plateau(self.test, evidence(sample)))
+        assert found.verdict == "not decidable"
+        assert "only 1 of 2" in found.why
+
     def test_the_majority_class_is_named(self) -> None:
         found = self.at(0.25)
         assert "majority class (70.0 %): B by 5.0 points" in found.ours
@@ -254,6 +280,7 @@ def make_iou(values: dict[int, list[float]], pair: tuple[str, str] = ("A", "B"))
     rows = [
         {
             **{"task_a": "sst2", "task_b": "sst2", "strategy_a": pair[0], "strategy_b": pair[1]},
+            "amount": "keep-0.1",
             **{"seed_a": seed, "seed_b": seed, "n": 1000, "kept_a": 100, "kept_b": 100, "layer": layer},
             **{"kept": value, "kept_chance": 0.05, "pruned": value, "pruned_chance": 0.8},
         }
@@ -288,6 +315,14 @@ class TestOverlap:
     def test_other_pairs_and_no_masks_at_all(self) -> None:
         for iou in (make_iou({0: [0.85]}, ("A", "C")), NO_IOU):
             assert "no results of masks" in only(masks.overlap(self.test, evidence(iou=iou))).why
+
+    def test_one_of_two_amounts_is_not_both(self) -> None:
+        both = self.test.model_copy(update={"keep": [0.1, 0.05]})
+        found = only(masks.overlap(both, evidence(iou=make_iou({0: [0.85, 0.86], 1: [0.85, 0.86]}))))
+        assert (found.verdict, found.why) == (
+            "not decidable",
+            "only 1 of 2 pairs at these amounts have results",
+        )
 
     def test_the_interval_is_students(self) -> None:
         # Means 0.84 and 0.86: 0.85 -+ 12.706 * 0.01.
@@ -457,6 +492,26 @@ class TestCommand:
         assert "half-of-the-heads" in about_heads
         assert weights.isdisjoint(about_heads)
         assert len(weights | about_heads) == len(load_ledger())
+
+    def test_the_codes_baseline_is_not_plain_gradients(self, tmp_path) -> None:
+        """Under `released` LayerMagGrad is |g| of one batch: the claim about |w g| is not about it."""
+        results = [
+            make_result(strategy=strategy, keep=keep, seed=seed, after_retraining={"accuracy": accuracy})
+            for strategy, accuracy in (("LayerGradCAMShift", 0.9), ("LayerMagGrad", 0.6))
+            for keep in (0.361, 0.147, 0.087, 0.041)
+            for seed in (0, 1)
+        ]
+
+        def verdict(of: list[Result]) -> str:
+            decided = decide_claims(of, overlaps(ResultStore(tmp_path), of))
+            ((finding,),) = (found for claim, found in decided if claim.id == "cam-cut-is-no-better")
+            return f"{finding.verdict}: {finding.why}"
+
+        assert verdict(results) == "contradicted: at an amount it is better"
+        released = {"protocol": Protocol.named("released")}
+        cells = [result.cell.model_copy(update=released) for result in results]
+        same = [r.model_copy(update={"cell": cell}) for r, cell in zip(results, cells, strict=True)]
+        assert verdict(same) == "not decidable: no results of protocol.layer_mag_grad = 'weight*gradient'"
 
     def test_every_claim_is_printed_with_a_verdict(self, tmp_path) -> None:
         store = ResultStore(tmp_path / "hand")

@@ -70,6 +70,14 @@ class TestDifference:
         found = difference(losses, [1, -1])
         assert (found.mean, found.low, found.high, found.p) == (0, 0, 0, 1)
 
+    def test_losses_that_vary_where_no_margin_does(self) -> None:
+        """Seeds and examples have even means, but one seed is drawn, and its examples do vary."""
+        found = difference(np.array([[[1.0, 0, 0], [0, 1, 0]], [[0.0, 1, 0], [1, 0, 0]]]), [1, -1])
+        assert found.mean == 0
+        assert found.low == pytest.approx(-found.high)
+        assert found.high > 0
+        assert found.p == 1
+
     def test_a_constant_difference_is_certain(self) -> None:
         found = difference(np.array([[[1.0, 1, 1]], [[0.0, 0, 0]]]), [1, -1])
         assert (found.mean, found.low, found.high, found.p) == (1, 1, 1, 0)
@@ -197,6 +205,14 @@ class TestRanks:
     def test_only_strategies_that_every_block_has(self) -> None:
         found = mean_ranks([sample("sst2", {"A": 0.1, "B": 0.2}), sample("stsb", {"A": 0.5})])
         assert found["strategy"].tolist() == ["A"]
+
+    def test_a_block_without_a_common_seed_has_no_ranks(self) -> None:
+        apart = sample("stsb", {"A": 0.5, "B": 0.1})
+        apart.losses["B"] = {1: apart.losses["B"][0]}
+        found = mean_ranks([sample("sst2", {"A": 0.1, "B": 0.2}), apart])
+        assert found["strategy"].tolist() == ["A", "B"]
+        assert found["blocks"].tolist() == [1, 1]
+        assert mean_ranks([apart]).empty
 
     def test_nothing_in_common(self) -> None:
         assert mean_ranks([]).empty

@@ -10,7 +10,8 @@ from shrinkbench_bert.analysis.similarity import with_iou
 
 REFERENCE = "reference"
 PLAIN = "LayerMagGrad"
-"""What masks are compared with: those of the reference value, and plain |w g|'s of the same value."""
+"""What masks are compared with: those of the reference value, and of the same value those of plain |w g|
+(under the protocol `released` |g| of one batch)."""
 DENSE = "dense"
 """Stands under `strategy` for the unpruned model."""
 _POINT = ["task", "amount", "measure", "strategy", "value"]

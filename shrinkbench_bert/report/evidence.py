@@ -48,7 +48,8 @@ def _against_the_best(found: list[Sample], pairs: pd.DataFrame, header: Header) 
     names = order({name for sample in found for name in sample.strategies})
     columns = {amount_label(s.amount, header): _column(s, pairs, sign) for s in found}
     rows = [[name, *(column.get(name, labels.DASH) for column in columns.values())] for name in names]
-    seeds = sorted({len(sample.seeds(sample.strategies)) for sample in found})
+    of_pairs = pairs.loc[pairs["task"] == task.name, "seeds"].tolist()
+    seeds = sorted(of_pairs or (len(sample.seeds(sample.strategies)) for sample in found))
     several = " to ".join(str(n) for n in dict.fromkeys((seeds[0], seeds[-1])))
     sentences = [
         f"{labels.metric_label(task.metric)}: of the best strategy, and the difference of every other one to "

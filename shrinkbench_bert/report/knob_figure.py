@@ -145,7 +145,7 @@ def _notes(points: pd.DataFrame, task: Task) -> list[str]:
         else "1 seed: no spread can be shown",
         *([labels.examples_label(points.assign(n_examples=points["examples"]))] if measured else []),
         f"IoU of kept weights, mean over {labels.matrices(points)}",
-        f"dashed: {f'the {labels.baseline_label(task)}, and ' if measured else ''}independent masks of the same "
-        "densities",
+        f"dashed: {f'the {labels.baseline_label(task)}, and ' if measured else ''}independent masks of "
+        "the same densities",
         "strategies are set side by side",
     ]

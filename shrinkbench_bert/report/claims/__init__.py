@@ -13,7 +13,7 @@ from shrinkbench_bert.analysis.one_batch import beside_one_batch, check_one_batc
 from shrinkbench_bert.analysis.overlaps import Overlaps
 from shrinkbench_bert.analysis.similarity import with_iou
 from shrinkbench_bert.report.claims import heads, masks, performance
-from shrinkbench_bert.report.claims.finding import Evidence, Finding
+from shrinkbench_bert.report.claims.finding import Evidence, Finding, nothing
 from shrinkbench_bert.report.claims.ledger import Claim, load_ledger
 from shrinkbench_bert.store import Result
 from shrinkbench_bert.timings import Latency
@@ -63,7 +63,12 @@ def decide_claims(
     )
     of_heads = any(result.cell.heads is not None for result in results)
     return [
-        (claim, _TESTS[claim.test.kind](claim.test, evidence))
-        for claim in load_ledger()
-        if claim.of_heads == of_heads
+        (claim, _decide(claim, results, evidence)) for claim in load_ledger() if claim.of_heads == of_heads
     ]
+
+
+def _decide(claim: Claim, results: Sequence[Result], evidence: Evidence) -> list[Finding]:
+    for field, needed in claim.protocol.items():
+        if any(getattr(result.cell.protocol, field) != needed for result in results):
+            return nothing(f"protocol.{field} = {needed!r}")
+    return _TESTS[claim.test.kind](claim.test, evidence)

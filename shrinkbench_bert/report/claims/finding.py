@@ -72,8 +72,28 @@ def by_task(samples: Sequence[Sample]) -> Iterator[list[Sample]]:
 
 
 def at(samples: Sequence[Sample], keep: Sequence[float], heads: Sequence[float] = ()) -> list[Sample]:
-    """Choose the samples of some amounts: fractions kept of the weights, or removed of the heads."""
-    return [s for s in samples if (is_near(s.keep, keep) if s.heads is None else is_near(s.heads, heads))]
+    """Choose each task's sample nearest to each amount that one is near to.
+
+    Amounts are fractions kept of the weights, or removed of the heads.
+    """
+    chosen = []
+    for of_task in by_task(samples):
+        for wanted in keep if of_task[0].heads is None else heads:
+            near = {abs(_reached(s) - wanted): s for s in of_task if is_near(_reached(s), [wanted])}
+            if near:
+                chosen.append(near[min(near)])
+    return chosen
+
+
+def _reached(sample: Sample) -> float:
+    return sample.keep if sample.heads is None else sample.heads
+
+
+def unless_incomplete(judgement: Judgement, found: int, asked: int, of: str) -> Judgement:
+    """Take back a support that rests on a part of what a claim is about."""
+    if found < asked and judgement[0] == "supported":
+        return "not decidable", f"only {found} of {asked} {of} have results"
+    return judgement
 
 
 def amount(sample: Sample) -> str:

@@ -13,6 +13,7 @@ from shrinkbench_bert.report.claims.finding import (
     Evidence,
     Finding,
     Judgement,
+    amount,
     at,
     finding,
     nothing,
@@ -35,7 +36,7 @@ def negligible(test: Negligible, evidence: Evidence) -> list[Finding]:
         for name in (name for name in test.strategies if name in sample.losses):
             cost = difference(sample.stack([name, DENSE]), [1, -1])
             judgement = _negligible(cost, sample, name, test.margin)
-            ours = f"{name} at {removed([test.heads])}: costs {words(sample.task, cost)}"
+            ours = f"{name} at {amount(sample)}: costs {words(sample.task, cost)}"
             findings.append(finding(sample.task, ours, cost.seeds, judgement, cost.examples))
     return findings or nothing(f"these strategies at {removed([test.heads])}")
 

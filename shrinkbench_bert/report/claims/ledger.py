@@ -37,7 +37,7 @@ class Better(_Entry):
 
 
 class NoBetter(_Entry):
-    """A strategy is at no amount better than another one by more than a margin."""
+    """At no amount is a strategy better than another one, nor can it be by more than a margin."""
 
     kind: Literal["no_better"]
     keep: list[float]
@@ -125,6 +125,8 @@ class Claim(_Entry):
     place: str
     gist: str
     test: Test
+    protocol: dict[str, str] = {}
+    """Fields that results must have been made with: under another value the claim is not about them."""
 
     @property
     def of_heads(self) -> bool:

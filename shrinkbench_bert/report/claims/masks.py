@@ -17,11 +17,13 @@ from shrinkbench_bert.report.claims.finding import (
     is_near,
     nothing,
     percent,
+    unless_incomplete,
 )
 from shrinkbench_bert.report.claims.ledger import Depth, Overlap, Pairs
 from shrinkbench_bert.report.labels import brackets
 from shrinkbench_bert.tasks import TASKS
 
+_ASKED = "pairs at these amounts"
 Interval = tuple[float, float, float]
 """Mean over seeds and the ends of its 95 % t-interval, which are NaN for one seed."""
 
@@ -38,7 +40,8 @@ def overlap(test: Overlap, evidence: Evidence) -> list[Finding]:
             f"mean IoU {mean:.3f}{brackets(low, high)}, tensors {rows[test.of].min():.2f} to "
             f"{rows[test.of].max():.2f}; independent masks {per_seed[f'{test.of}_chance'].mean():.3f}"
         )
-        findings.append(finding(task, ours, len(per_seed), _overlap((mean, low, high), test)))
+        verdict = unless_incomplete(_overlap((mean, low, high), test), *_counts(rows, test), _ASKED)
+        findings.append(finding(task, ours, len(per_seed), verdict))
     return findings or nothing(f"masks of these strategies at {percent(test.keep)}")
 
 
@@ -65,7 +68,8 @@ def depth(test: Depth, evidence: Evidence) -> list[Finding]:
         ]
         mean, low, high = interval(slopes)
         ours = f"change of IoU per layer {mean:+.4f}{brackets(low, high, 4)}"
-        findings.append(finding(task, ours, len(slopes), _falls((mean, low, high))))
+        verdict = unless_incomplete(_falls((mean, low, high)), *_counts(rows, test), _ASKED)
+        findings.append(finding(task, ours, len(slopes), verdict))
     return findings or nothing(f"masks of these strategies at {percent(test.keep)}")
 
 
@@ -87,6 +91,12 @@ def interval(values: Sequence[float]) -> Interval:
         return mean, np.nan, np.nan
     reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * stats.sem(values))
     return mean, mean - reach, mean + reach
+
+
+def _counts(rows: pd.DataFrame, test: Overlap | Depth) -> tuple[int, int]:
+    """How many pairs at an amount there are, and how many the claim is about."""
+    there = rows[["strategy_a", "strategy_b", "amount"]].drop_duplicates()
+    return len(there), len(test.pairs) * len(test.keep)
 
 
 def _masks(iou: pd.DataFrame, pairs: Pairs, keep: Sequence[float]) -> Iterator[tuple[str, pd.DataFrame]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import combinations
 
@@ -28,6 +29,7 @@ from shrinkbench_bert.report.claims.finding import (
     nothing,
     percent,
     removed,
+    unless_incomplete,
 )
 from shrinkbench_bert.report.claims.ledger import Alike, Batches, Better, NoBetter, Plateau, Share
 from shrinkbench_bert.report.labels import loss, loss_interval
@@ -49,7 +51,9 @@ def alike(test: Alike, evidence: Evidence) -> list[Finding]:
             f"largest difference: {pairs[i][0]} minus {pairs[i][1]} {words(sample.task, found[i])}; "
             f"margin {loss(sample.task, margin)}"
         )
-        findings.append(_finding(sample.task, ours, found[i], _alike(found, margin)))
+        possible = math.comb(len(test.strategies), 2)
+        verdict = unless_incomplete(_alike(found, margin), len(pairs), possible, "pairs")
+        findings.append(_finding(sample.task, ours, found, verdict))
     return findings or nothing(f"two of these strategies at {percent([test.keep])}")
 
 
@@ -80,7 +84,7 @@ def _better(found: list[Difference]) -> Judgement:
 
 
 def no_better(test: NoBetter, evidence: Evidence) -> list[Finding]:
-    """Compare two strategies at each amount; the claim stands if no advantage can reach the margin."""
+    """Compare two strategies at each amount; no advantage may be significant, nor reach the margin."""
 
     def judge(found: list[Difference], sample: Sample) -> Judgement:
         margin = test.margin * sample.dense_advantage
@@ -104,19 +108,14 @@ def _advantages(
 ) -> list[Finding]:
     heads = test.heads if isinstance(test, Better) else []
     findings = []
-    for of_task in by_task(at(samples, test.keep, heads)):
-        complete = [s for s in of_task if set(names) <= s.losses.keys() and s.seeds(names)]
-        if not complete:
-            continue
-        task = complete[0].task
-        found = [difference(s.stack(names), weights) for s in complete]
-        each = [f"at {amount(s)}: {words(task, d)}" for s, d in zip(complete, found, strict=True)]
-        verdict, why = judge(found, complete[0])
+    complete = [s for s in samples if set(names) <= s.losses.keys() and s.seeds(names)]
+    for of_task in by_task(at(complete, test.keep, heads)):
+        task = of_task[0].task
+        found = [difference(s.stack(names), weights) for s in of_task]
+        each = [f"at {amount(s)}: {words(task, d)}" for s, d in zip(of_task, found, strict=True)]
         amounts = len(test.keep) + len(heads)
-        if len(complete) < amounts and verdict == "supported":
-            verdict, why = "not decidable", f"only {len(complete)} of {amounts} amounts have results"
-        fewest = min(found, key=lambda d: d.seeds)
-        findings.append(_finding(task, f"advantage {', '.join(each)}", fewest, (verdict, why)))
+        verdict = unless_incomplete(judge(found, of_task[0]), len(found), amounts, "amounts")
+        findings.append(_finding(task, f"advantage {', '.join(each)}", found, verdict))
     return findings or nothing(f"{', '.join(names)} at {removed(heads) if heads else percent(test.keep)}")
 
 
@@ -144,7 +143,12 @@ def plateau(test: Plateau, evidence: Evidence) -> list[Finding]:
         f"farthest from the majority class ({100 * (1 - sample.baseline):.1f} %): {name} by "
         f"{words(test.task, farthest)}; {constant:.0%} of the models give every example one answer"
     )
-    return [_finding(test.task, ours, farthest, _plateau([d for *_, d in rows], test.margin))]
+    found = [d for *_, d in rows]
+    asked = len(test.strategies) * len(test.keep)
+    verdict = unless_incomplete(
+        _plateau(found, test.margin), len(found), asked, "strategies at these amounts"
+    )
+    return [_finding(test.task, ours, found, verdict)]
 
 
 def _plateau(found: list[Difference], margin: float) -> Judgement:
@@ -198,5 +202,7 @@ def words(task: str, d: Difference) -> str:
     return loss_interval(task, d.mean, d.low, d.high)
 
 
-def _finding(task: str, ours: str, d: Difference, judgement: Judgement) -> Finding:
-    return finding(task, ours, d.seeds, judgement, d.examples)
+def _finding(task: str, ours: str, found: list[Difference], judgement: Judgement) -> Finding:
+    """Make a finding of several differences: it is as sure as the one of the fewest seeds."""
+    fewest = min(found, key=lambda d: d.seeds)
+    return finding(task, ours, fewest.seeds, judgement, fewest.examples)
