@@ -114,6 +114,8 @@ class Workbench:
         self.store = ResultStore(site.folder)
         self._device = resolve_device(site.device)
         self._open: Stages | None = None
+        self._uncounted: dict[str, dict[str, float]] = {}
+        """Seconds of shared stages that no result has counted yet, by group."""
 
     def share(self, cells: Sequence[Cell], *, wait: bool) -> Outcome:
         """Make the dense weights and the masks of cells of one model, task and seed.
@@ -195,8 +197,12 @@ class Workbench:
         return Outcome.STORED
 
     def _stages(self, cells: Sequence[Cell], label: str) -> Stages:
-        if self._open is None or not _share(self._open.cell, cells[0]):
+        group = _group(cells[0])
+        if self._open is None or _group(self._open.cell) != group:
+            if self._open is not None:
+                self._uncounted[_group(self._open.cell)] = self._open.seconds
             self._open = Stages(cells, device=self._device, store=self.store)
+            self._open.seconds = self._uncounted.pop(group, {})
         self._open.cells = cells
         self._open.label = label
         self._open.progress = lambda stage: self.progress(f"{label}: {stage}")
@@ -214,6 +220,6 @@ class Workbench:
         _log.warning("failed: %s", failure)
 
 
-def _share(one: Cell, other: Cell) -> bool:
-    own = {"strategy", *AMOUNTS}
-    return one.model_dump(exclude=own) == other.model_dump(exclude=own)
+def _group(cell: Cell) -> str:
+    """What a cell has in common with those that share its dense weights and its scoring pass."""
+    return cell.model_dump_json(exclude={"strategy", *AMOUNTS})

@@ -216,6 +216,19 @@ class TestAScoringPassInParts:
         assert scored == [(1, 3)]
         assert litter(tmp_path) == []
 
+    def test_the_time_of_shared_stages_outlives_other_groups(self, split: Grid, tmp_path: Path) -> None:
+        store = ResultStore(tmp_path)
+        groups = make_plan(split, store).groups()
+        bench = Workbench(Site("tiny", tmp_path, threads=1))
+        for cells in groups:
+            assert bench.share(cells, wait=False) is Outcome.STORED
+        for cells in groups:
+            for cell in cells[:2]:
+                assert bench.run(cell, cells, wait=False) is Outcome.STORED
+            first, second = (store.read(store.path(cell)).provenance.seconds for cell in cells[:2])
+            assert {"dense", "score"} <= first.keys()
+            assert not {"dense", "score"} & second.keys()
+
     @pytest.mark.parametrize("hostile", ["shape", "dtype", "missing", "strategy"])
     def test_a_part_with_valid_digests_and_wrong_content_is_made_again(
         self, split: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hostile: str
