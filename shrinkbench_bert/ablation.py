@@ -35,10 +35,9 @@ class Knob(BaseModel):
     @classmethod
     def _reference_is_a_value(cls, reference: Any, info: ValidationInfo) -> Any:
         values = info.data.get("values", [reference])
-        for value in values:
-            if value == reference:
-                return value  # as it is written there: 1 is no label of 1.0
-        raise ValueError(f"one of values is expected: {values}")
+        if reference not in values:
+            raise ValueError(f"one of values is expected: {values}")
+        return values[values.index(reference)]  # as it is written there: 1 is no label of 1.0
 
     @property
     def is_number(self) -> bool:

@@ -64,16 +64,15 @@ def run_ablation(ablation: Ablation, results: ResultStore, *, masks_only: bool) 
     for value, grid in ablation.grids.items() if not masks_only else ():
         failed += run_grid(grid, stores[value]).failed
     counts, unmasked = _compare_masks(ablation, stores)
-    if masks_only:  # a run has named them already
-        failed += unmasked
-    points = mask_points(counts) if len(counts) else pd.DataFrame(columns=COLUMNS)
+    named = {failure.cell for failure in failed}
+    failed += [failure for failure in unmasked if failure.cell not in named]
     stored = {
         value: [result for cell in grid.cells() if (result := stored_result(stores[value], cell))]
         for value, grid in ablation.grids.items()
     }
-    metrics = _metrics(stored)
-    if not metrics.empty:
-        points = pd.concat([metric_points(metrics), points], ignore_index=True)
+    kinds = ((metric_points, _metrics(stored)), (mask_points, counts))
+    found = [points_of(rows) for points_of, rows in kinds if not rows.empty]
+    points = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=COLUMNS)
     return Ablated(points, differences(stored, ablation.knob.reference_label), failed)
 
 
@@ -96,9 +95,12 @@ def _compare(
     bar: tqdm[NoReturn],
     failed: list[FailedCell],
 ) -> Iterator[dict[str, Any]]:
-    """Count for one task and seed. Values without masks are left out; without the reference, all."""
-    (task, seed), device = group, resolve_device(ablation.base.device)
-    reference = ablation.knob.reference_label
+    """Count for one task and seed.
+
+    Values whose masks cannot be made are left out; if the reference's cannot, all are.
+    """
+    task, seed = group
+    device, reference = resolve_device(ablation.base.device), ablation.knob.reference_label
     first: Stages | None = None
     of_reference: Kept = {}
     for value, grid in sorted(ablation.grids.items(), key=lambda item: item[0] != reference):
@@ -110,6 +112,7 @@ def _compare(
             kept = {(cell.strategy, cell.amount): _packed(stages.masks(cell)) for cell in cells}
         except FAILURES as error:
             failed += [_failed(cell, stages, error) for cell in cells]
+            bar.update(1 if first else len(ablation.grids))
             if first is None:
                 return
             continue

@@ -130,7 +130,7 @@ class Provenance(_Block):
 
     started: str
     seconds: dict[str, float]
-    """Per stage; shared stages are left out where a stored one was used."""
+    """Per stage; a shared stage is counted once, by the first result that follows it in its process."""
     versions: dict[str, str]
     platform: str
     processor: str

@@ -388,8 +388,8 @@ def _code_of(cls: type) -> str:
             defined[statement.name] = statement
         elif isinstance(statement, ast.Assign | ast.AnnAssign):
             targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
-            names = (node for target in targets for node in ast.walk(target) if isinstance(node, ast.Name))
-            defined |= {name.id: statement for name in names}
+            nodes = (node for target in targets for node in ast.walk(target) if isinstance(node, ast.Name))
+            defined |= {node.id: statement for node in nodes if isinstance(node.ctx, ast.Store)}
     used, found = [cls.__name__], set[str]()
     while used:
         name = used.pop()

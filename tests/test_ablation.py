@@ -240,7 +240,7 @@ class TestNumbers:
         shown = figure.get_supxlabel().replace("\n", " ")
         assert "400 validation examples" in shown
         assert "mean over 2 weight matrices" in shown
-        assert "the mean label, and independent masks" in shown
+        assert "Dashed: the mean label, and independent masks" in shown
         (chance,) = (line for line in metric.lines if line.get_label() == "chance")
         assert chance.get_xdata().tolist() == pytest.approx([math.nan, 2.25], nan_ok=True)
 
@@ -386,6 +386,21 @@ class TestMasksOnly:
         assert set(found.points["value"]) == left
         assert [(failure.cell.recipe.lr, failure.stage) for failure in found.failed] == [(1e30, "dense")] * 3
         assert all(failure.cause.startswith("Diverged: ") for failure in found.failed)
+
+    def test_metrics_are_drawn_without_the_masks_of_a_reference_that_diverged(
+        self, write: Write, tmp_path: Path
+    ) -> None:
+        path = write('field = "recipe.lr"\nvalues = [0.01, 1e30]\nreference = 1e30')
+        ablation = Ablation.from_toml(path, {"seeds": [0]})
+        found = run_ablation(ablation, ResultStore(path.parent / "results"), masks_only=False)
+        assert set(found.points["measure"]) == {"accuracy"}
+        assert len(found.failed) == 3
+        varied = Varied("recipe.lr", list(ablation.grids), "1e+30", is_number=True)
+        header = Header("hand", "tiny", None, "tiny", "sound", by_compression=False)
+        write_ablation(found.points, found.differences, varied, header, tmp_path)
+        shown = draw_knob(found.points, varied, header).get_supxlabel()
+        assert "Dashed: the majority class." in shown.replace("\n", " ")
+        assert "IoU" not in shown
 
     def test_what_comes_after_the_dense_model_does_not_decide_it(
         self, tiny_checkpoint: Path, tiny_glue: Path

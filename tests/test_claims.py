@@ -115,16 +115,24 @@ class TestAlike:
         assert found.verdict == "not decidable"
         assert "one seed only (taken alone it would be contradicted" in found.why
 
-    def test_a_pair_of_one_seed_decides_nothing_for_the_others(self) -> None:
-        sample = make_sample({"A": 1.0, "B": 1.5, "C": 1.4})
+    @pytest.mark.parametrize(
+        ("b", "c", "verdict", "why"),
+        [
+            (1.5, 1.0, "contradicted", "1 of 1 pairs differ by more than the margin"),
+            (1.0, 1.5, "not decidable", "only 1 of 3 pairs have enough results"),
+        ],
+    )
+    def test_pairs_of_one_seed_decide_nothing(self, b: float, c: float, verdict: str, why: str) -> None:
+        """A and B have three seeds each, C has one."""
+        sample = make_sample({"A": 1.0, "B": b, "C": c})
         sample.losses["C"] = {0: sample.losses["C"][0]}
         found = only(performance.alike(self.test, evidence(sample)))
-        assert (found.verdict, found.n) == ("not decidable", "1 seed, 200 examples")
-        assert found.why.startswith("one seed only")
+        assert (found.verdict, found.why, found.n) == (verdict, why, "3 seeds, 200 examples")
+        assert found.ours.startswith("largest difference: A minus B")
 
     def test_some_of_the_strategies_are_not_all(self) -> None:
         found = only(performance.alike(self.test, evidence(make_sample({"A": 1.0, "B": 1.01}))))
-        assert (found.verdict, found.why) == ("not decidable", "only 1 of 3 pairs have results")
+        assert (found.verdict, found.why) == ("not decidable", "only 1 of 3 pairs have enough results")
 
     def test_nothing_to_compare(self) -> None:
         for found in (
@@ -156,7 +164,7 @@ class TestBetter:
         """Of 15 and 14 % the first is nearer to 14.7 %, and 36.1 % has nothing."""
         samples = [make_sample({"A": 1.0, "B": 1.0, "C": 1.5}, keep=keep) for keep in (0.15, 0.14)]
         found = only(performance.better(self.test, evidence(*samples)))
-        assert (found.verdict, found.why) == ("not decidable", "only 1 of 2 amounts have results")
+        assert (found.verdict, found.why) == ("not decidable", "only 1 of 2 amounts have enough results")
         assert found.ours.startswith("advantage at 15 % kept: ")
         assert "14 %" not in found.ours
 
@@ -165,7 +173,7 @@ class TestBetter:
             performance.better(self.test, evidence(make_sample({"A": 1.0, "B": 1.2, "C": 1.5}, noise=0)))
         )
         assert found.ours == "advantage at 36.1 % kept: 0.400 MSE [0.400, 0.400]"
-        assert (found.verdict, found.why) == ("not decidable", "only 1 of 2 amounts have results")
+        assert (found.verdict, found.why) == ("not decidable", "only 1 of 2 amounts have enough results")
 
     def test_accuracy_is_worded_in_points(self) -> None:
         sample = make_sample({"A": 0.1, "B": 0.1, "C": 0.2}, task="sst2", noise=0)
@@ -321,7 +329,17 @@ class TestOverlap:
         found = only(masks.overlap(both, evidence(iou=make_iou({0: [0.85, 0.86], 1: [0.85, 0.86]}))))
         assert (found.verdict, found.why) == (
             "not decidable",
-            "only 1 of 2 pairs at these amounts have results",
+            "only 1 of 2 pairs at these amounts have enough results",
+        )
+
+    def test_two_amounts_near_one_of_the_claims_are_not_both_of_them(self) -> None:
+        both = self.test.model_copy(update={"keep": [0.1, 0.05]})
+        iou = make_iou({0: [0.85, 0.86], 1: [0.85, 0.86]})
+        near = iou.assign(amount="keep-0.095", kept_a=95, kept_b=95)
+        found = only(masks.overlap(both, evidence(iou=pd.concat([iou, near]))))
+        assert (found.verdict, found.why) == (
+            "not decidable",
+            "only 1 of 2 pairs at these amounts have enough results",
         )
 
     def test_the_interval_is_students(self) -> None:
@@ -415,7 +433,7 @@ class TestBetterWithoutHeads:
 
     def test_a_fraction_without_results(self) -> None:
         finding = only(performance.better(self.test, evidence(of_heads({"A": 0.2, "B": 0.3}, 0.3))))
-        assert (finding.verdict, finding.why) == ("not decidable", "only 1 of 2 amounts have results")
+        assert (finding.verdict, finding.why) == ("not decidable", "only 1 of 2 amounts have enough results")
 
 
 class TestFalls:
@@ -522,7 +540,7 @@ class TestCommand:
         assert done.exit_code == 0, done.output
         for claim in load_ledger():
             assert (f"{claim.id} (" in done.output) != claim.of_heads
-        assert "NOT DECIDABLE: only 1 of 4 amounts have results" in done.output
+        assert "NOT DECIDABLE: only 1 of 4 amounts have enough results" in done.output
 
     def test_no_results_is_the_users_error(self, tmp_path, monkeypatch, capsys) -> None:
         monkeypatch.setattr("sys.argv", ["shrinkbench-bert", "claims", str(tmp_path)])

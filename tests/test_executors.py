@@ -218,7 +218,7 @@ class TestAScoringPassInParts:
 
     def test_the_time_of_shared_stages_outlives_other_groups(self, split: Grid, tmp_path: Path) -> None:
         store = ResultStore(tmp_path)
-        groups = make_plan(split, store).groups()
+        groups = list(make_plan(split, store).groups())
         bench = Workbench(Site("tiny", tmp_path, threads=1))
         for cells in groups:
             assert bench.share(cells, wait=False) is Outcome.STORED

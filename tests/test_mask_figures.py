@@ -127,7 +127,8 @@ def test_many_strategies_are_read_by_colour(tmp_path: Path) -> None:
     many = (*PAIR, *(f"Layer{letter}" for letter in "ABCDEFGHIJKLMNOPQ"))
     figures, _ = draw(fill(tmp_path, strategies=many, keeps=(0.5, 0.3, 0.2, 0.1)))
     of_the_paper = figures["fig9_sst2_kept"]
-    assert "The paper's of 19 strategies" in words(of_the_paper)
+    assert "Of 19 strategies those of the paper" in words(of_the_paper)
+    assert "white off the diagonal" not in words(of_the_paper)
     assert [axes.get_subplotspec().rowspan.start for axes in of_the_paper.axes] == [0] * 4 + [1] * 4
     names = [label.get_text() for label in of_the_paper.axes[0].get_yticklabels()]
     assert names == ["LayerMagWeight 1", "LayerGradCAMShift 2"]
@@ -140,6 +141,15 @@ def test_many_strategies_are_read_by_colour(tmp_path: Path) -> None:
     assert [axes.get_subplotspec().rowspan.start for axes in panels] == [0, 0, 1, 1, 2, 2, 3, 3]
     assert not any(axes.texts for axes in panels)
     assert panels[0].images[0].get_array().shape == (19, 19)
+
+
+def test_what_has_no_masks_in_common_is_white(tmp_path: Path) -> None:
+    fill(tmp_path, keeps=(0.3, 0.1))
+    figures, _ = draw(fill(tmp_path, strategies=("LayerRandom",), keeps=(0.3,)))
+    mild, hard, *_ = figures["fig9_sst2_kept"].axes
+    assert np.ma.filled(mild.images[0].get_array(), np.nan)[2, 0] > 0
+    assert np.isnan(np.ma.filled(hard.images[0].get_array(), np.nan)[2, 0])
+    assert "White off the diagonal: the two have no masks" in words(figures["fig9_sst2_kept"])
 
 
 def test_tasks_of_different_amounts_share_an_axis(tmp_path: Path) -> None:

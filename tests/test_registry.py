@@ -286,25 +286,36 @@ def test_the_formula_of_a_base_class_counts(tmp_path: Path):
     assert inherited("other", "s.weight") != inherited("another", "-s.weight")
 
 
+def digest_of_file(folder: Path, formula: str, before: str = "", after: str = "") -> str:
+    path = folder / f"{folder.name}.py"
+    folder.mkdir()
+    path.write_text(
+        f"from shrinkbench_bert import LayerStrategy, register_strategy\n{before}\n"
+        "@register_strategy\nclass Mine(LayerStrategy):\n"
+        f"    def score(self, s):\n        return {formula}\n{after}\n"
+    )
+    from shrinkbench_bert import strategy
+
+    strategy._REGISTRY.pop("Mine", None)
+    load_plugin(path.name, path.parent)
+    return formula_digest(get_strategy("Mine"))
+
+
 @pytest.mark.parametrize("constants", ["SCALE: float = {}", "SCALE, OTHER = {}, 1"])
 def test_a_constant_that_it_uses_counts(tmp_path: Path, constants: str):
-    def with_constant(folder: str, value: float) -> str:
-        path = tmp_path / folder / f"{folder}.py"
-        path.parent.mkdir()
-        path.write_text(
-            "from shrinkbench_bert import LayerStrategy, register_strategy\n"
-            f"{constants.format(value)}\n"
-            "@register_strategy\nclass Mine(LayerStrategy):\n"
-            "    def score(self, s):\n        return SCALE * s.weight\n"
-        )
-        from shrinkbench_bert import strategy
+    one, same, other = (
+        digest_of_file(tmp_path / name, "SCALE * s.weight", before=constants.format(value))
+        for name, value in (("one", 2.0), ("same", 2.0), ("other", 3.0))
+    )
+    assert one == same != other
 
-        strategy._REGISTRY.pop("Mine", None)
-        load_plugin(path.name, path.parent)
-        return formula_digest(get_strategy("Mine"))
 
-    assert with_constant("one", 2.0) == with_constant("same", 2.0)
-    assert with_constant("other", 3.0) != with_constant("another", 4.0)
+def test_an_attribute_set_after_the_class_does_not_hide_it(tmp_path: Path):
+    one, other = (
+        digest_of_file(tmp_path / name, formula, after="Mine.note = 1")
+        for name, formula in (("one", "s.weight"), ("other", "-s.weight"))
+    )
+    assert one != other
 
 
 def test_the_digest_is_the_same_in_another_process(tmp_path: Path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -74,8 +76,9 @@ class TestDifference:
         """Seeds and examples have even means, but one seed is drawn, and its examples do vary."""
         found = difference(np.array([[[1.0, 0, 0], [0, 1, 0]], [[0.0, 1, 0], [1, 0, 0]]]), [1, -1])
         assert found.mean == 0
-        assert found.low == pytest.approx(-found.high)
-        assert found.high > 0
+        # Three are drawn of 1, -1, 0: the mean's variance is 2/9. 12.706 is Student's t of one degree.
+        assert found.high == pytest.approx(12.706 * math.sqrt(2) / 3, rel=0.05)
+        assert found.low == -found.high
         assert found.p == 1
 
     def test_a_constant_difference_is_certain(self) -> None:

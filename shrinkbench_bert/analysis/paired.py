@@ -86,7 +86,7 @@ def _degrees_of_freedom(paired: Array) -> float:
     if seeds == 1:
         return examples - 1
     of_seeds = paired.mean(axis=1).var(ddof=1) / seeds
-    if of_seeds + of_examples == 0:  # both margins are even, and only single losses vary
+    if of_seeds + of_examples < _ROUNDING**2:  # both margins are even, and only single losses vary
         return seeds - 1
     squares = of_seeds**2 / (seeds - 1) + of_examples**2 / (examples - 1)
     return float((of_seeds + of_examples) ** 2 / squares)

@@ -13,9 +13,9 @@ def mean_ranks(found: list[Sample]) -> pd.DataFrame:
     """Rank strategies by mean loss in every (task, amount), 1 = best, ties shared; average the ranks.
 
     Only strategies that every (task, amount) has can be ranked, and only where they have a seed in common.
-    Returns strategy, mean_rank, its 95 %
-    percentile bootstrap interval `low` to `high` over the blocks, and `blocks`, best first. The amounts
-    of one task are no independent draws: the interval describes these blocks, it is no test.
+    Returns strategy, mean_rank, its 95 % percentile bootstrap interval `low` to `high` over the blocks, and
+    `blocks`, best first. The amounts of one task are no independent draws: the interval describes these
+    blocks, it is no test.
     """
     common = set.intersection(*(set(sample.strategies) for sample in found)) if found else set()
     names = sorted(common)

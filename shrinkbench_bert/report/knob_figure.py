@@ -26,6 +26,8 @@ from shrinkbench_bert.tasks import TASKS, Task
 
 _DODGE, _DODGE_DOWN = 0.07, 0.12
 """Between neighbouring strategies at one value: equal numbers would hide each other."""
+_LONG = 5
+"""Letters beyond which numbers are turned, not to overlap."""
 _LINE = 0.15
 """Inches that a line of a value's name takes."""
 _IOU_TICKS = np.linspace(0, 1, 6)
@@ -49,15 +51,16 @@ def _along(
 ) -> Figure:
     """Put the values along the horizontal axis: measures below each other, amounts side by side."""
     width = max(2.6, 0.3 * len(varied.values)) * len(columns)
+    is_long = max(map(len, varied.values)) > _LONG
     figure = canvas(2.8 + width, 1.8 + 2.2 * len(measures))
     panels = figure.subplots(len(measures), len(columns), squeeze=False, sharex=True, sharey="row")
     for row, measure in zip(panels, measures, strict=True):
         for axes, amount in zip(row, columns, strict=True):
             own = points[(points["measure"] == measure) & (points["amount"] == amount)]
             for place, rows, look in _series(own, varied):
-                axes.errorbar(place, rows["mean"], yerr=rows["sd"], **look)
+                axes.errorbar(place, rows["mean"], yerr=_bars(rows), **look)
             axes.plot(range(len(varied.values)), _chance(own, varied), **_CHANCE)
-            axes.set_xticks(range(len(varied.values)), varied.values)
+            axes.set_xticks(range(len(varied.values)), varied.values, rotation=90 if is_long else 0)
         row[0].set_ylabel(_label(measure, varied))
         _scale(row[0], measure, "y")
     for top, bottom, amount in zip(panels[0], panels[-1], columns, strict=True):
@@ -78,7 +81,7 @@ def _down(
         for axes, measure in zip(row, measures, strict=True):
             own = points[(points["measure"] == measure) & (points["amount"] == amount)]
             for place, rows, look in _series(own, varied):
-                axes.errorbar(rows["mean"], place, xerr=rows["sd"], **look)
+                axes.errorbar(rows["mean"], place, xerr=_bars(rows), **look)
             axes.plot(_chance(own, varied), range(len(names)), **_CHANCE)
         row[0].set_title(amount_title(amount, header), fontsize=SMALL, loc="left")
     panels[0, 0].set_yticks(range(len(names)), names)
@@ -114,6 +117,10 @@ def _series(own: pd.DataFrame, varied: Varied) -> Iterator[tuple[list[float], pd
         )
 
 
+def _bars(rows: pd.DataFrame) -> pd.Series[float] | None:
+    return rows["sd"] if rows["sd"].notna().any() else None
+
+
 def _chance(own: pd.DataFrame, varied: Varied) -> pd.Series[float]:
     # The least is that of layer-wise masks; global ones have other densities, and another level.
     return own.groupby("value")["chance"].min().reindex(varied.values)
@@ -138,14 +145,16 @@ def _label(measure: str, varied: Varied) -> str:
 
 
 def _notes(points: pd.DataFrame, task: Task) -> list[str]:
-    seeds, measured = int(points["seeds"].max()), points["examples"].notna().any()
+    seeds = int(points["seeds"].max())
+    measured, masked = points["examples"].notna().any(), points["tensors"].notna().any()
+    dashed = [f"the {labels.baseline_label(task)}"] if measured else []
+    dashed += ["independent masks of the same densities"] if masked else []
     return [
         f"mean of {labels.counted(seeds, 'seed')}, bars: ± 1 standard deviation"
         if seeds > 1
         else "1 seed: no spread can be shown",
         *([labels.examples_label(points.assign(n_examples=points["examples"]))] if measured else []),
-        f"IoU of kept weights, mean over {labels.matrices(points)}",
-        f"dashed: {f'the {labels.baseline_label(task)}, and ' if measured else ''}independent masks of "
-        "the same densities",
-        "strategies are set side by side",
+        *([f"IoU of kept weights, mean over {labels.matrices_label(points)}"] if masked else []),
+        f"dashed: {', and '.join(dashed)}",
+        "strategies at one value are set apart",
     ]

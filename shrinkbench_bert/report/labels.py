@@ -157,7 +157,7 @@ def examples_label(points: pd.DataFrame) -> str:
     return text if fewest == most else f"{fewest:,} to {text}"
 
 
-def matrices(points: pd.DataFrame) -> str:
+def matrices_label(points: pd.DataFrame) -> str:
     """Word over how many `tensors` an IoU is averaged: `36 to 37 weight matrices`."""
     few, many = (int(n) for n in _ends(points["tensors"]))
     return f"{many} weight matrices" if few == many else f"{few} to {many} weight matrices"

@@ -47,7 +47,8 @@ def matrices(iou: pd.DataFrame, header: Header, task: str, of: str) -> Iterator[
         return
     own = iou[iou["strategy_a"].isin(_PAPER) & iou["strategy_b"].isin(_PAPER)]
     if not own.empty:
-        yield name, draw_matrices(own, header, task, of, f"the paper's of {len(names)} strategies")
+        note = f"of {len(names)} strategies those of the paper and a random one; {name}_all shows every one"
+        yield name, draw_matrices(own, header, task, of, note)
     yield f"{name}_all", draw_matrices(iou, header, task, of)
 
 
@@ -87,7 +88,11 @@ def draw_matrices(iou: pd.DataFrame, header: Header, task: str, of: str, note: s
             f"below the diagonal: IoU, {spread_over_seeds(per_pair, of)}",
             f"{above}: what independent masks of the same densities would reach",
             "over weight matrices; biases are left out",
-            *(["white: one of the two has no masks at that amount"] if has_gaps else []),
+            *(
+                ["white off the diagonal: the two have no masks of a common seed at that amount"]
+                if has_gaps
+                else []
+            ),
             *([note] if note else []),
         ],
         header,

@@ -92,7 +92,7 @@ def _reached(sample: Sample) -> float:
 def unless_incomplete(judgement: Judgement, found: int, asked: int, of: str) -> Judgement:
     """Take back a support that rests on a part of what a claim is about."""
     if found < asked and judgement[0] == "supported":
-        return "not decidable", f"only {found} of {asked} {of} have results"
+        return "not decidable", f"only {found} of {asked} {of} have enough results"
     return judgement
 
 

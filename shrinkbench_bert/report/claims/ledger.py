@@ -37,7 +37,7 @@ class Better(_Entry):
 
 
 class NoBetter(_Entry):
-    """At no amount is a strategy better than another one, nor can it be by more than a margin."""
+    """A strategy is significantly better than another one at no amount, and no interval reaches a margin."""
 
     kind: Literal["no_better"]
     keep: list[float]

@@ -95,8 +95,10 @@ def interval(values: Sequence[float]) -> Interval:
 
 def _counts(rows: pd.DataFrame, test: Overlap | Depth) -> tuple[int, int]:
     """How many pairs at an amount there are, and how many the claim is about."""
-    there = rows[["strategy_a", "strategy_b", "amount"]].drop_duplicates()
-    return len(there), len(test.pairs) * len(test.keep)
+    kept = rows["kept_a"] / rows["n"]
+    near = [kept.map(lambda k, wanted=wanted: is_near(k, [wanted])) for wanted in test.keep]
+    there = [rows.loc[here, ["strategy_a", "strategy_b"]].drop_duplicates() for here in near]
+    return sum(map(len, there)), len(test.pairs) * len(test.keep)
 
 
 def _masks(iou: pd.DataFrame, pairs: Pairs, keep: Sequence[float]) -> Iterator[tuple[str, pd.DataFrame]]:

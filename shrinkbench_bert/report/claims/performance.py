@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import combinations
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -35,6 +36,8 @@ from shrinkbench_bert.report.claims.ledger import Alike, Batches, Better, NoBett
 from shrinkbench_bert.report.labels import loss, loss_interval
 from shrinkbench_bert.tasks import TASKS
 
+Row = TypeVar("Row", bound=tuple[Any, ...])
+
 
 def alike(test: Alike, evidence: Evidence) -> list[Finding]:
     """Compare every two strategies; the claim stands if every interval lies within the margin."""
@@ -44,15 +47,16 @@ def alike(test: Alike, evidence: Evidence) -> list[Finding]:
         pairs = [pair for pair in combinations(names, 2) if sample.seeds(pair)]
         if not pairs:
             continue
-        found = [difference(sample.stack([a, b]), [1, -1]) for a, b in pairs]
+        rows = _of_several_seeds([(a, b, difference(sample.stack([a, b]), [1, -1])) for a, b in pairs])
+        found = [row[-1] for row in rows]
         margin = test.margin * sample.dense_advantage
-        i = max(range(len(pairs)), key=lambda i: abs(found[i].mean))
+        a, b, largest = max(rows, key=lambda row: abs(row[-1].mean))
         ours = (
-            f"largest difference: {pairs[i][0]} minus {pairs[i][1]} {words(sample.task, found[i])}; "
+            f"largest difference: {a} minus {b} {words(sample.task, largest)}; "
             f"margin {loss(sample.task, margin)}"
         )
         possible = math.comb(len(test.strategies), 2)
-        verdict = unless_incomplete(_alike(found, margin), len(pairs), possible, "pairs")
+        verdict = unless_incomplete(_alike(found, margin), len(found), possible, "pairs")
         findings.append(_finding(sample.task, ours, found, verdict))
     return findings or nothing(f"two of these strategies at {percent([test.keep])}")
 
@@ -111,8 +115,9 @@ def _advantages(
     complete = [s for s in samples if set(names) <= s.losses.keys() and s.seeds(names)]
     for of_task in by_task(at(complete, test.keep, heads)):
         task = of_task[0].task
-        found = [difference(s.stack(names), weights) for s in of_task]
-        each = [f"at {amount(s)}: {words(task, d)}" for s, d in zip(of_task, found, strict=True)]
+        rows = _of_several_seeds([(s, difference(s.stack(names), weights)) for s in of_task])
+        found = [row[-1] for row in rows]
+        each = [f"at {amount(s)}: {words(task, d)}" for s, d in rows]
         amounts = len(test.keep) + len(heads)
         verdict = unless_incomplete(judge(found, of_task[0]), len(found), amounts, "amounts")
         findings.append(_finding(task, f"advantage {', '.join(each)}", found, verdict))
@@ -129,12 +134,14 @@ def batches(test: Batches, evidence: Evidence) -> list[Finding]:
 
 def plateau(test: Plateau, evidence: Evidence) -> list[Finding]:
     """Hold every strategy against the majority class."""
-    rows = [
-        (sample, name, difference(sample.stack([name]) - sample.baseline, [-1]))
-        for sample in at(evidence.samples, test.keep)
-        for name in test.strategies
-        if sample.task == test.task and name in sample.losses
-    ]
+    rows = _of_several_seeds(
+        [
+            (sample, name, difference(sample.stack([name]) - sample.baseline, [-1]))
+            for sample in at(evidence.samples, test.keep)
+            for name in test.strategies
+            if sample.task == test.task and name in sample.losses
+        ]
+    )
     if not rows:
         return nothing(f"{TASKS[test.task].title} at {percent(test.keep)}")
     sample, name, farthest = max(rows, key=lambda row: abs(row[2].mean))
@@ -200,6 +207,11 @@ def _share(low: float, high: float, claimed: float) -> Judgement:
 def words(task: str, d: Difference) -> str:
     """Word a difference of losses with its interval."""
     return loss_interval(task, d.mean, d.low, d.high)
+
+
+def _of_several_seeds(rows: list[Row]) -> list[Row]:
+    """Keep the rows whose difference, their last entry, has several seeds; all, if none has."""
+    return [row for row in rows if row[-1].seeds > 1] or rows
 
 
 def _finding(task: str, ours: str, found: list[Difference], judgement: Judgement) -> Finding:
