@@ -49,23 +49,15 @@ def _caption(own: pd.DataFrame, task: Task, measure: str) -> str:
     seeds = labels.seeds_label(own.assign(n_seeds=own["seeds"]))
     spread = f"{_PLUS_MINUS} sample standard deviation over seeds" if own["seeds"].max() > 1 else "no spread"
     if measure not in (REFERENCE, PLAIN):
-        baseline = _span(*(labels.number(measure, end) for end in _ends(own["chance"])))
+        baseline = labels.between(own["chance"], lambda value: labels.number(measure, value))
         examples = labels.examples_label(own.assign(n_examples=own["examples"]))
         of_task = f"{labels.baseline_label(task)}: {baseline}"
         return labels.sentences([labels.metric_label(measure), f"{seeds}, {spread}; {examples}", of_task])
     return (
         f"IoU of kept weights: mean over {labels.matrices_label(own)}, those that both masks have, and over "
         f"{seeds}, {spread}; in brackets the lowest of all tensors and seeds. Independent masks: "
-        f"{_span(*(f'{end:.3f}' for end in _ends(own['chance'])))}."
+        f"{labels.between(own['chance'], '{:.3f}'.format)}."
     )
-
-
-def _ends(values: pd.Series[float]) -> tuple[float, float]:
-    return values.min(), values.max()
-
-
-def _span(low: str, high: str) -> str:
-    return low if low == high else f"{low} to {high}"
 
 
 def _table(own: pd.DataFrame, measure: str, varied: Varied) -> str:

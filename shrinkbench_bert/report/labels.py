@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -159,8 +159,13 @@ def examples_label(points: pd.DataFrame) -> str:
 
 def matrices_label(points: pd.DataFrame) -> str:
     """Word over how many `tensors` an IoU is averaged: `36 to 37 weight matrices`."""
-    few, many = (int(n) for n in _ends(points["tensors"]))
-    return f"{many} weight matrices" if few == many else f"{few} to {many} weight matrices"
+    return f"{between(points['tensors'], '{:.0f}'.format)} weight matrices"
+
+
+def between(values: pd.Series[float], word: Callable[[float], str]) -> str:
+    """Word the smallest and the largest of some values: `36 to 37`, or `37` where they read the same."""
+    low, high = (word(end) for end in _ends(values))
+    return low if low == high else f"{low} to {high}"
 
 
 def undefined_label(points: pd.DataFrame) -> str:
