@@ -1,10 +1,10 @@
-"""Digests of what a cell only names: its data, its pretrained weights, its strategy's formula."""
+"""Digests of what a cell only names: its data, its pretrained checkpoint, its strategy's formula."""
 
 from functools import cache
 
 from shrinkbench_bert.data import load_task
 from shrinkbench_bert.grid import Cell
-from shrinkbench_bert.models import load_model, weights_digest
+from shrinkbench_bert.models import checkpoint_digest
 from shrinkbench_bert.store import Fingerprints
 from shrinkbench_bert.strategy import formula_digest, get_strategy
 
@@ -28,4 +28,4 @@ def _data(task: str, source: str, train: int | None, evaluation: int | None, hol
 
 @cache
 def _model(model: str, task: str, layers: int | None) -> str:
-    return weights_digest(load_model(model, task, layers=layers))
+    return checkpoint_digest(model, task, layers=layers)

@@ -29,6 +29,11 @@ from shrinkbench_bert.tasks import Task, get_task
 MINILM_HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
 _ACCEPTED = "accepted: a hub id, a folder with config.json and model.safetensors, or minilm"
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model")
+_SETTINGS = (
+    "config.json",
+    *_TOKENIZER_FILES,
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt"),
+)
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
@@ -276,4 +281,22 @@ def weights_digest(model: PreTrainedModel) -> str:
     for name, tensor in sorted(model.base_model.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def checkpoint_digest(name_or_path: str, task: str | Task, *, layers: int | None = None) -> str:
+    """Digest what a checkpoint decides: SHA-256 of its encoder's weights and, of a folder, of its settings.
+
+    Settings are the bytes of the configuration and the tokenizer, which can be edited in place; `minilm` and
+    the hub's checkpoints are known by their weights. Raises UserError as `load_model` does.
+    """
+    weights = weights_digest(load_model(name_or_path, task, layers=layers))
+    folder = Path(name_or_path)
+    if name_or_path == "minilm" or not folder.is_dir():
+        return weights
+    digest = hashlib.sha256(weights.encode())
+    for file in sorted(folder / name for name in _SETTINGS):
+        if file.is_file():
+            content = file.read_bytes()
+            digest.update(f"{file.name} {len(content)}".encode() + content)
     return digest.hexdigest()

@@ -35,7 +35,7 @@ class Fingerprints(_Block):
     data: str
     """SHA-256 of the examples used, their order and their split."""
     model: str
-    """SHA-256 of the pretrained weights."""
+    """SHA-256 of the pretrained weights; of a folder's, with its configuration and tokenizer."""
     strategy: str
     """SHA-256 of the strategy's formula, comments and docstrings left out."""
 

@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from shrinkbench_bert import Protocol, UserError, keep_fraction, load_model, load_tokenizer, models
-from shrinkbench_bert.models import encoder, prunable_parameters, weights_digest
+from shrinkbench_bert.models import checkpoint_digest, encoder, prunable_parameters, weights_digest
 
 SOUND, PAPER = Protocol.named("sound"), Protocol.named("paper")
 
@@ -201,6 +201,26 @@ def test_a_digest_sees_every_weight_of_the_encoder(tiny_checkpoint):
     with torch.no_grad():
         model.bert.encoder.layer[1].output.dense.bias[3] += 1e-3
     assert weights_digest(model) != before
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("config.json", '"hidden_act": "gelu"', '"hidden_act": "relu"'),
+        ("tokenizer.json", '"lowercase": true', '"lowercase": false'),
+    ],
+)
+def test_a_checkpoints_digest_sees_what_is_edited_beside_the_weights(
+    tiny_checkpoint: Path, tmp_path: Path, file: str, old: str, new: str
+):
+    folder = shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint")
+    before, weights = checkpoint_digest(str(folder), "sst2"), weights_digest(load_model(str(folder), "sst2"))
+    assert before == checkpoint_digest(str(tiny_checkpoint), "sst2")
+    text = (folder / file).read_text()
+    assert old in text
+    (folder / file).write_text(text.replace(old, new))
+    assert weights_digest(load_model(str(folder), "sst2")) == weights
+    assert checkpoint_digest(str(folder), "sst2") != before
 
 
 @pytest.mark.parametrize("kind", ["bert", "distilbert", "roberta", "electra"])
