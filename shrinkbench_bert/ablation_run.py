@@ -14,11 +14,12 @@ from shrinkbench_bert.ablation import Ablation
 from shrinkbench_bert.analysis.bits import Bits, kept_by_both
 from shrinkbench_bert.analysis.knob import COLUMNS, DENSE, PLAIN, REFERENCE, mask_points, metric_points
 from shrinkbench_bert.analysis.knob_differences import differences
+from shrinkbench_bert.device import resolve_device
 from shrinkbench_bert.failures import FailedCell
 from shrinkbench_bert.grid import AMOUNTS, Cell
 from shrinkbench_bert.masks import Masks, pack
 from shrinkbench_bert.runner import make_plan, run_grid
-from shrinkbench_bert.stages import Stages, resolve_device
+from shrinkbench_bert.stages import Stages
 from shrinkbench_bert.store import Result, ResultStore
 from shrinkbench_bert.tasks import get_task
 from shrinkbench_bert.work import FAILURES, stored_result

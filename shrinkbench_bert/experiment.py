@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from shrinkbench_bert import cost
+from shrinkbench_bert.device import resolve_device
 from shrinkbench_bert.errors import UserError, describe
 from shrinkbench_bert.fingerprints import fingerprints
 from shrinkbench_bert.grid import Cell
@@ -14,7 +15,7 @@ from shrinkbench_bert.packing import pack_numbers
 from shrinkbench_bert.preflight import check_cells
 from shrinkbench_bert.provenance import provenance
 from shrinkbench_bert.pruned import Pruned, joined
-from shrinkbench_bert.stages import Stages, resolve_device
+from shrinkbench_bert.stages import Stages
 from shrinkbench_bert.store import Data, Evaluation, MaskFile, Result, Training, digest
 from shrinkbench_bert.tensor_file import tensors_digest
 from shrinkbench_bert.training import evaluate, fine_tune

@@ -13,6 +13,7 @@ from torch.utils.benchmark import Timer
 from transformers import PreTrainedModel
 
 from shrinkbench_bert.cost import count_multiply_adds
+from shrinkbench_bert.device import resolve_device
 from shrinkbench_bert.errors import UserError
 from shrinkbench_bert.grid import Grid
 from shrinkbench_bert.heads import masked_heads, remove_heads
@@ -20,7 +21,6 @@ from shrinkbench_bert.models import load_model, positions
 from shrinkbench_bert.provenance import provenance
 from shrinkbench_bert.seeding import generator
 from shrinkbench_bert.sparse import sparse_weights
-from shrinkbench_bert.stages import resolve_device
 from shrinkbench_bert.store import Provenance, Result, ResultStore
 from shrinkbench_bert.timings import Latency, SparseLatency, Timing, Variant, latency_path, save_latency
 

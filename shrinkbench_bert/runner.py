@@ -10,6 +10,7 @@ from itertools import groupby
 import torch
 from tqdm import tqdm
 
+from shrinkbench_bert.device import resolve_device
 from shrinkbench_bert.errors import UserError
 from shrinkbench_bert.executors.base import Executor
 from shrinkbench_bert.executors.in_process import InProcess
@@ -18,7 +19,6 @@ from shrinkbench_bert.fingerprints import fingerprints
 from shrinkbench_bert.grid import Cell, Grid
 from shrinkbench_bert.models import load_tokenizer
 from shrinkbench_bert.preflight import check_cells
-from shrinkbench_bert.stages import resolve_device
 from shrinkbench_bert.store import ResultStore
 from shrinkbench_bert.work import Outcome, Site, stored_result, tidy
 

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from shrinkbench_bert.cache import dense_path, head_scores_path, part_path
 from shrinkbench_bert.cost import MultiplyAdds, count_multiply_adds
 from shrinkbench_bert.data import Batch, TaskData, load_task, training_batches
-from shrinkbench_bert.errors import UserError
-from shrinkbench_bert.fingerprints import fingerprints
-from shrinkbench_bert.grid import AMOUNTS, Cell
+from shrinkbench_bert.device import resolve_device
+from shrinkbench_bert.grid import Cell
 from shrinkbench_bert.head_scoring import HeadScores, score_heads
 from shrinkbench_bert.heads import attention_layers
-from shrinkbench_bert.masks import Masks, apply_masks, keep_after, make_masks, pack, unpack
+from shrinkbench_bert.masks import Masks, apply_masks, keep_after, make_masks
 from shrinkbench_bert.models import (
     load_model,
     load_tokenizer,
@@ -37,44 +31,15 @@ from shrinkbench_bert.passes import batches_read
 from shrinkbench_bert.preflight import cell_keep
 from shrinkbench_bert.scoring import Scores, add_scores, score
 from shrinkbench_bert.seeding import generator
-from shrinkbench_bert.store import Evaluation, ResultStore, Training, remove_leftovers
+from shrinkbench_bert.stage_files import StageFiles
+from shrinkbench_bert.store import Evaluation, ResultStore, Training
 from shrinkbench_bert.strategy import get_strategy
-from shrinkbench_bert.tensor_file import TensorFile, read_tensors, write_tensors
+from shrinkbench_bert.tensor_file import TensorFile
 from shrinkbench_bert.training import Moments, evaluate, fine_tune
 
 Progress = Callable[[str], None]
-_OF_NO_MATTER = {"source", "strategy", *AMOUNTS, "head_scope", "head_rounds", "prune_rounds", "score_parts"}
-"""Fields of a cell that decide neither its dense weights nor, but for their amount and rounds, its masks."""
 
 _log = logging.getLogger(__name__)
-
-
-def resolve_device(name: str) -> torch.device:
-    """Turn `auto`, `cpu`, `cuda` or `mps` into a device. Raises UserError if it is not there."""
-    found = ["cpu"]
-    if torch.backends.mps.is_available():
-        found.insert(0, "mps")
-    if torch.cuda.is_available():
-        found.insert(0, "cuda")
-    if name == "auto":
-        return torch.device(found[0])
-    if name not in found:
-        raise UserError(f"device = {name!r}: this machine has none (accepted here: auto, {', '.join(found)})")
-    return torch.device(name)
-
-
-def _rounds(cell: Cell) -> list[str]:
-    return [] if cell.prune_rounds is None else [f"{cell.prune_rounds} rounds"]
-
-
-def _facts_are_whole(stored: TensorFile) -> bool:
-    """Say whether a file of dense weights, which may be anybody's, tells how they were trained."""
-    try:
-        Training.model_validate(stored.facts["training"])
-        Evaluation.model_validate(stored.facts["evaluation"])
-    except (KeyError, TypeError, ValueError):
-        return False
-    return True
 
 
 @dataclass
@@ -111,7 +76,7 @@ class Stages:
         self.cells = cells
         self.cell = cells[0]
         self.device = device or resolve_device("auto")
-        self.store = store
+        self.files = StageFiles(store, cells[0]) if store else None
         self.progress = progress
         self.dense_of = dense_of
         self.seconds: dict[str, float] = {}
@@ -142,11 +107,8 @@ class Stages:
             return
         if self.cell.prune_rounds is None and self._without_masks():
             self._score()
-        if self.store:
-            for part in range(self.cell.score_parts or 0):
-                path = part_path(self.store, self.cell, part)
-                path.unlink(missing_ok=True)
-                remove_leftovers(path)
+        if self.files:
+            self.files.remove_parts()
 
     def prepare_part(self, part: int) -> None:
         """Do one part of the scoring pass now, and store it, unless the masks are there already."""
@@ -197,13 +159,11 @@ class Stages:
         """Fine-tune the dense model, or take the stored one."""
         if self.dense_of is not None:
             return self.dense_of.dense
-        path = self._dense_path()
-        depends_on = self._digest()
-        stored = read_tensors(path, depends_on) if path else None
-        if stored is None or not stored.holds(self.initial, "weights/") or not _facts_are_whole(stored):
+        stored = self.files.read_dense(self.initial) if self.files else None
+        if stored is None:
             stored = self._fine_tune_dense()
-            if path:
-                write_tensors(path, stored, depends_on)
+            if self.files:
+                self.files.write_dense(stored)
         groups: dict[str, dict[str, Tensor]] = {}
         for name, tensor in stored.tensors.items():
             kind, _, rest = name.partition("/")
@@ -270,11 +230,7 @@ class Stages:
                     get_strategy(c.strategy).scope,
                     ties=c.protocol.ties,
                 )
-                path = self._mask_path(c)
-                if path:
-                    write_tensors(path, TensorFile(pack(masks), {}), self._digest(c))
-                else:
-                    self._masks[c.strategy, c.amount] = {n: mask.cpu() for n, mask in masks.items()}
+                self._keep_masks(c, masks)
 
     def next_masks(self, cell: Cell, r: int, weights: dict[str, Tensor], within: Masks) -> Masks:
         """The masks of round r of `cell.prune_rounds`, from a scoring pass of the cell's own.
@@ -293,9 +249,8 @@ class Stages:
         with self.stage("score"):
             scores = self._score_weights(model, [cell.strategy])[cell.strategy]
             masks = make_masks(scores, keep, strategy.scope, ties=cell.protocol.ties, within=within or None)
-        path = self._mask_path(cell)
-        if path and r == cell.prune_rounds:
-            write_tensors(path, TensorFile(pack(masks), {}), self._digest(cell))
+        if self.files and r == cell.prune_rounds:
+            self.files.write_masks(cell, masks)
         return masks
 
     def _scores(self, cells: Sequence[Cell], part: tuple[int, int] | None = None) -> dict[str, Scores]:
@@ -322,21 +277,18 @@ class Stages:
         """One part of the scores for some cells: stored, or made and stored."""
         parts = self.cell.score_parts
         assert parts is not None  # only then there are any
-        if not self.store:
+        if not self.files:
             return self._scores(cells, (part, parts))
-        path = part_path(self.store, self.cell, part)
-        depends_on = self._scores_digest(cells, part)
-        stored = read_tensors(path, depends_on)
-        expected = self._tensors_of_part(cells, part)
-        if stored is None or not stored.holds(expected):
+        stored = self.files.read_part(part, cells, self._tensors_of_part(cells, part))
+        if stored is None:
             scores = self._scores(cells, (part, parts))
             tensors = {f"{s}/{name}": value for s, found in scores.items() for name, value in found.items()}
-            write_tensors(path, TensorFile(tensors, {}), depends_on)
+            self.files.write_part(part, cells, tensors)
             return scores
         found: dict[str, Scores] = {}
-        for key in expected:
+        for key, value in stored.items():
             strategy, _, name = key.partition("/")
-            found.setdefault(strategy, {})[name] = stored.tensors[key].to(self.device)
+            found.setdefault(strategy, {})[name] = value.to(self.device)
         return found
 
     def _tensors_of_part(self, cells: Sequence[Cell], part: int) -> dict[str, Tensor]:
@@ -364,24 +316,17 @@ class Stages:
             if missing:
                 scores = self.score_heads(self.load(self.dense.weights), _strategies(missing))
                 self._head_scores |= scores
-                for strategy, c in {c.strategy: c for c in missing if self.store}.items():
-                    self._write_head_scores(c, scores[strategy])
+                if self.files:
+                    for c in {c.strategy: c for c in missing}.values():
+                        self.files.write_head_scores(c, self._heads(), scores[c.strategy])
         return self._head_scores[cell.strategy]
-
-    def _write_head_scores(self, cell: Cell, scores: HeadScores) -> None:
-        assert self.store is not None  # only then they are kept
-        values = torch.tensor([scores[place] for place in self._heads()], dtype=torch.float64)
-        path = head_scores_path(self.store, cell)
-        write_tensors(path, TensorFile({"scores": values}, {}), self._scores_digest([cell]))
 
     def _read_head_scores(self, cell: Cell) -> bool:
         """Take the stored scores of a cell's strategy, if there are any that fit."""
-        if cell.strategy not in self._head_scores and self.store:
-            stored = read_tensors(head_scores_path(self.store, cell), self._scores_digest([cell]))
-            heads = self._heads()
-            if stored is not None and stored.holds({"scores": torch.empty(len(heads), dtype=torch.float64)}):
-                values = stored.tensors["scores"].tolist()
-                self._head_scores[cell.strategy] = dict(zip(heads, values, strict=True))
+        if cell.strategy not in self._head_scores and self.files:
+            stored = self.files.read_head_scores(cell, self._heads())
+            if stored is not None:
+                self._head_scores[cell.strategy] = stored
         return cell.strategy in self._head_scores
 
     def _heads(self) -> list[tuple[int, int]]:
@@ -413,45 +358,18 @@ class Stages:
     def _without_masks(self) -> list[Cell]:
         return [cell for cell in self.cells if self._read_masks(cell) is None]
 
-    def _dense_path(self) -> Path | None:
-        return dense_path(self.store, self.cell) if self.store else None
-
-    def _mask_path(self, cell: Cell) -> Path | None:
-        return self.store.mask_path(cell) if self.store else None
-
     def _read_masks(self, cell: Cell) -> Masks | None:
-        path = self._mask_path(cell)
-        if path is None:
+        if not self.files:
             return self._masks.get((cell.strategy, cell.amount))
-        stored = read_tensors(path, self._digest(cell))
         parameters = prunable_parameters(self.model, cell.protocol)
-        shapes = {name: tuple(p.shape) for name, p in parameters.items()}
-        bits = {name: torch.empty(-(-p.numel() // 8), dtype=torch.uint8) for name, p in parameters.items()}
-        if stored is None or not stored.holds(bits):
-            return None
-        return unpack({name: stored.tensors[name] for name in shapes}, shapes)
+        return self.files.read_masks(cell, {name: tuple(p.shape) for name, p in parameters.items()})
 
-    def _digest(self, cell: Cell | None = None) -> str:
-        """Digest what decides the dense weights, or the masks of a cell."""
-        taken = fingerprints(cell or self.cell)
-        facts: list[Any] = [
-            self.cell.model_dump(mode="json", exclude=_OF_NO_MATTER),
-            [taken.data, taken.model],
-            [taken.strategy, cell.strategy, cell.amount, *_rounds(cell)] if cell else None,
-        ]
-        if cell and cell.score_parts:
-            facts.append(cell.score_parts)
-        return _sha256(facts)
-
-    def _scores_digest(self, cells: Sequence[Cell], part: int | None = None) -> str:
-        """Digest what decides the scores of some cells' strategies."""
-        formulas = sorted({(cell.strategy, fingerprints(cell).strategy) for cell in cells})
-        return _sha256([self._digest(), formulas, part, self.cell.score_parts])
+    def _keep_masks(self, cell: Cell, masks: Masks) -> None:
+        if self.files:
+            self.files.write_masks(cell, masks)
+        else:
+            self._masks[cell.strategy, cell.amount] = {n: mask.cpu() for n, mask in masks.items()}
 
 
 def _strategies(cells: Sequence[Cell]) -> list[str]:
     return list(dict.fromkeys(cell.strategy for cell in cells))
-
-
-def _sha256(facts: Any) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from shrinkbench_bert.cache import dense_path, head_scores_path, part_path
+from shrinkbench_bert.device import resolve_device
 from shrinkbench_bert.errors import UserError
 from shrinkbench_bert.experiment import Experiment
 from shrinkbench_bert.failures import FailedCell, failure_path, forget_failure, record_failure
@@ -19,7 +20,7 @@ from shrinkbench_bert.fingerprints import fingerprints
 from shrinkbench_bert.grid import AMOUNTS, Cell
 from shrinkbench_bert.locks import cell_lock, hold, part_lock, shared_lock
 from shrinkbench_bert.provenance import provenance
-from shrinkbench_bert.stages import Stages, resolve_device
+from shrinkbench_bert.stages import Stages
 from shrinkbench_bert.store import Result, ResultStore, differences, digest
 from shrinkbench_bert.strategy import load_plugin
 
