@@ -28,11 +28,23 @@ from shrinkbench_bert.tasks import Task, get_task
 
 MINILM_HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
 _ACCEPTED = "accepted: a hub id, a folder with config.json and model.safetensors, or minilm"
-_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model")
-_SETTINGS = (
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "spiece.model",
+    "tokenizer.model",
+    "sentencepiece.bpe.model",
+    "spm.model",
+)
+_BESIDE_WEIGHTS = (
     "config.json",
     *_TOKENIZER_FILES,
-    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt"),
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "merges.txt",
+    "bpe.codes",
 )
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
@@ -285,18 +297,18 @@ def weights_digest(model: PreTrainedModel) -> str:
 
 
 def checkpoint_digest(name_or_path: str, task: str | Task, *, layers: int | None = None) -> str:
-    """Digest what a checkpoint decides: SHA-256 of its encoder's weights and, of a folder, of its settings.
+    """Digest a checkpoint: SHA-256 of its encoder's weights and, of a folder, of the files beside them.
 
-    Settings are the bytes of the configuration and the tokenizer, which can be edited in place; `minilm` and
-    the hub's checkpoints are known by their weights. Raises UserError as `load_model` does.
+    Those are configuration and tokenizer, byte by byte. `minilm` and the hub's checkpoints are known by their
+    weights; a hub's other files are not followed. Raises UserError as `load_model` does.
     """
     weights = weights_digest(load_model(name_or_path, task, layers=layers))
     folder = Path(name_or_path)
     if name_or_path == "minilm" or not folder.is_dir():
         return weights
     digest = hashlib.sha256(weights.encode())
-    for file in sorted(folder / name for name in _SETTINGS):
+    for file in sorted(folder / name for name in _BESIDE_WEIGHTS):
         if file.is_file():
             content = file.read_bytes()
-            digest.update(f"{file.name} {len(content)}".encode() + content)
+            digest.update(f"{file.name} {len(content)}\n".encode() + content)
     return digest.hexdigest()

@@ -1,7 +1,5 @@
 """What is stored of the stages that cells share: each file with a digest of everything that decides it."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math
@@ -31,23 +29,23 @@ class StageFiles:
 
     Args:
         store: packed masks lie beside its results, dense weights and scores in its `.cache`.
-        shared: any one of the cells.
+        shared_cell: any one of the cells.
     """
 
-    def __init__(self, store: ResultStore, shared: Cell) -> None:
+    def __init__(self, store: ResultStore, shared_cell: Cell) -> None:
         self._store = store
-        self._shared = shared
+        self._shared_cell = shared_cell
 
     def read_dense(self, like: Mapping[str, Tensor]) -> TensorFile | None:
         """Read the dense weights, `weights/<name>` for each of `like`, and how they were trained."""
-        stored = read_tensors(dense_path(self._store, self._shared), self._digest())
+        stored = read_tensors(dense_path(self._store, self._shared_cell), self._digest())
         if stored is None or not stored.holds(like, "weights/") or not _facts_are_whole(stored):
             return None
         return stored
 
     def write_dense(self, dense: TensorFile) -> None:
         """Store the dense weights."""
-        write_tensors(dense_path(self._store, self._shared), dense, self._digest())
+        write_tensors(dense_path(self._store, self._shared_cell), dense, self._digest())
 
     def read_masks(self, cell: Cell, shapes: Mapping[str, tuple[int, ...]]) -> Masks | None:
         """Read a cell's masks, one of each shape."""
@@ -67,20 +65,22 @@ class StageFiles:
         self, part: int, cells: Sequence[Cell], like: Mapping[str, Tensor]
     ) -> dict[str, Tensor] | None:
         """Read one part of the scores for some cells' strategies: tensors as those of `like`."""
-        stored = read_tensors(part_path(self._store, self._shared, part), self._scores_digest(cells, part))
+        stored = read_tensors(
+            part_path(self._store, self._shared_cell, part), self._scores_digest(cells, part)
+        )
         if stored is None or not stored.holds(like):
             return None
         return {name: stored.tensors[name] for name in like}
 
     def write_part(self, part: int, cells: Sequence[Cell], scores: Mapping[str, Tensor]) -> None:
         """Store one part of the scores for some cells' strategies."""
-        path = part_path(self._store, self._shared, part)
+        path = part_path(self._store, self._shared_cell, part)
         write_tensors(path, TensorFile(dict(scores), {}), self._scores_digest(cells, part))
 
     def remove_parts(self) -> None:
         """Remove the parts of the scores, which nobody needs once there are masks."""
-        for part in range(self._shared.score_parts or 0):
-            path = part_path(self._store, self._shared, part)
+        for part in range(self._shared_cell.score_parts or 0):
+            path = part_path(self._store, self._shared_cell, part)
             path.unlink(missing_ok=True)
             remove_leftovers(path)
 
@@ -100,9 +100,9 @@ class StageFiles:
 
     def _digest(self, cell: Cell | None = None) -> str:
         """Digest what decides the dense weights, or the masks of a cell."""
-        taken = fingerprints(cell or self._shared)
+        taken = fingerprints(cell or self._shared_cell)
         facts: list[Any] = [
-            self._shared.model_dump(mode="json", exclude=_OF_NO_MATTER),
+            self._shared_cell.model_dump(mode="json", exclude=_OF_NO_MATTER),
             [taken.data, taken.model],
             [taken.strategy, cell.strategy, cell.amount, *_rounds(cell)] if cell else None,
         ]
@@ -113,7 +113,7 @@ class StageFiles:
     def _scores_digest(self, cells: Sequence[Cell], part: int | None = None) -> str:
         """Digest what decides the scores of some cells' strategies."""
         formulas = sorted({(cell.strategy, fingerprints(cell).strategy) for cell in cells})
-        return _sha256([self._digest(), formulas, part, self._shared.score_parts])
+        return _sha256([self._digest(), formulas, part, self._shared_cell.score_parts])
 
 
 def _rounds(cell: Cell) -> list[str]:

@@ -175,7 +175,7 @@ class TestMet:
     @pytest.mark.parametrize(
         ("number", "why"),
         [
-            (1, "minilm (all layers), weights sha256 6a9e28398331, 10,800,000 prunable parameters"),
+            (1, "minilm (all layers), checkpoint sha256 6a9e28398331, 10,800,000 prunable parameters"),
             (2, "nyu-mll/glue, examples sha256 examples of "),
             (
                 3,
@@ -212,7 +212,7 @@ class TestNotMet:
         (
             1,
             {"fingerprints": {"model": "0e84823843173"}},
-            "2 side by side: minilm (all layers), weights sha256",
+            "2 side by side: minilm (all layers), checkpoint sha256",
         ),
         (2, {"fingerprints": {"data": ""}}, "no digest in 1 file"),
         (2, {"fingerprints": {"data": "19e5e860"}}, "2 side by side: nyu-mll/glue, examples"),

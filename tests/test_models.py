@@ -20,7 +20,8 @@ from transformers import (
     T5Config,
 )
 
-from shrinkbench_bert import Protocol, UserError, keep_fraction, load_model, load_tokenizer, models
+from shrinkbench_bert import Cell, Protocol, UserError, keep_fraction, load_model, load_tokenizer, models
+from shrinkbench_bert.fingerprints import fingerprints
 from shrinkbench_bert.models import checkpoint_digest, encoder, prunable_parameters, weights_digest
 
 SOUND, PAPER = Protocol.named("sound"), Protocol.named("paper")
@@ -208,19 +209,24 @@ def test_a_digest_sees_every_weight_of_the_encoder(tiny_checkpoint):
     [
         ("config.json", '"hidden_act": "gelu"', '"hidden_act": "relu"'),
         ("tokenizer.json", '"lowercase": true', '"lowercase": false'),
+        ("tokenizer_config.json", "{", '{"truncation_side": "left", '),
     ],
 )
-def test_a_checkpoints_digest_sees_what_is_edited_beside_the_weights(
-    tiny_checkpoint: Path, tmp_path: Path, file: str, old: str, new: str
+def test_a_cells_fingerprint_sees_what_is_edited_beside_the_weights(
+    tiny_checkpoint: Path, tiny_glue: Path, tmp_path: Path, file: str, old: str, new: str
 ):
-    folder = shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint")
-    before, weights = checkpoint_digest(str(folder), "sst2"), weights_digest(load_model(str(folder), "sst2"))
-    assert before == checkpoint_digest(str(tiny_checkpoint), "sst2")
-    text = (folder / file).read_text()
+    copy, edited = (shutil.copytree(tiny_checkpoint, tmp_path / name) for name in ("copy", "edited"))
+    text = (edited / file).read_text()
     assert old in text
-    (folder / file).write_text(text.replace(old, new))
-    assert weights_digest(load_model(str(folder), "sst2")) == weights
-    assert checkpoint_digest(str(folder), "sst2") != before
+    (edited / file).write_text(text.replace(old, new, 1))
+
+    def digest(folder: Path) -> str:
+        cell = Cell(task="sst2", source=str(tiny_glue), model=str(folder), strategy="LayerRandom", keep=0.5)
+        return fingerprints(cell).model
+
+    assert digest(copy) == digest(tiny_checkpoint)
+    assert digest(edited) != digest(tiny_checkpoint)
+    assert weights_digest(load_model(str(edited), "sst2")) == weights_digest(load_model(str(copy), "sst2"))
 
 
 @pytest.mark.parametrize("kind", ["bert", "distilbert", "roberta", "electra"])
@@ -291,6 +297,10 @@ def test_a_checkpoint_that_is_not_there(load, tmp_path: Path):
 
 
 # ---- minilm --------------------------------------------------------------------------------------
+
+
+def test_minilm_is_known_by_its_weights():
+    assert checkpoint_digest("minilm", "sst2") == weights_digest(load_model("minilm", "sst2"))
 
 
 @pytest.fixture

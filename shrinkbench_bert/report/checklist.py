@@ -69,13 +69,13 @@ def _in_each(check: Callable[[Pair], Finding]) -> Check:
 
 
 def architecture(pair: Pair) -> Finding:
-    """Name the model, how many of its layers are used, and the digest of the weights it starts from."""
+    """Name the model, how many of its layers are used, and the digest of the checkpoint it starts from."""
 
     def words(result: Result) -> str:
         layers = result.cell.layers
         model = model_label(result.cell.model, layers) + ("" if layers else " (all layers)")
-        weights = _digest(result.fingerprints.model)
-        return f"{model}, weights {weights}, {result.size.prunable:,} prunable parameters"
+        digest = _digest(result.fingerprints.model)
+        return f"{model}, checkpoint {digest}, {result.size.prunable:,} prunable parameters"
 
     return _identified(pair, lambda result: result.fingerprints.model, words)
 

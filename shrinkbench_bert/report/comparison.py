@@ -85,7 +85,7 @@ def compare(baseline: Path, candidate: Path, tolerance: Mapping[str, float] | No
 
     Raises:
         UserError: there is nothing to read, a metric is unknown, or the two are not comparable: data,
-            pretrained weights, layers, protocol or recipe differ (each field is named with both values).
+            checkpoint, layers, protocol or recipe differ (each field is named with both values).
     """
     given = tolerance or {}
     for metric, accepted in given.items():

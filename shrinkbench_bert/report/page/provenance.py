@@ -28,7 +28,7 @@ def provenance(results: list[Result]) -> list[Field]:
         "head scope": lambda r: r.cell.head_scope or "all layers together",
         "rounds of pruning": lambda r: str(r.cell.prune_rounds or r.cell.head_rounds or 1),
         "parts of the scoring pass": lambda r: str(r.cell.score_parts or 1),
-        "pretrained weights": lambda r: f"sha256 {r.fingerprints.model}",
+        "checkpoint": lambda r: f"sha256 {r.fingerprints.model}",
         "data source": lambda r: _source(r.cell.source),
         "protocol": lambda r: r.cell.protocol.label,
         "protocol, in full": lambda r: _listed(flatten(r.cell.protocol.model_dump(mode="json"))),
