@@ -469,3 +469,22 @@ def test_the_legend_names_what_any_panel_has() -> None:
         masks.plot([0, 1], [0, 1], label=label)
     legend(figure)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["both", "masks only"]
+
+
+def test_a_long_title_leaves_room_for_the_legend() -> None:
+    """One amount and two values alone make a narrow figure."""
+    row = {
+        "task": "sst2",
+        "amount": "keep-0.147",
+        "measure": "accuracy",
+        "sd": 0.1,
+        "chance": 0.5,
+        "seeds": 3,
+    }
+    row |= {"strategy": "LayerGradCAMShift", "keep": 0.147, "examples": 500, "tensors": float("nan")}
+    points = pd.DataFrame([{**row, "value": value, "mean": 0.7} for value in ("2", "8")])
+    varied = Varied("recipe.epochs_retrain", ["2", "8"], "2", is_number=True)
+    figure = draw_knob(points, varied, Header("hand", "tiny", None, "tiny", "sound", by_compression=False))
+    figure.draw_without_rendering()
+    title, names = figure._suptitle.get_window_extent(), figure.legends[0].get_window_extent()
+    assert title.x1 < names.x0

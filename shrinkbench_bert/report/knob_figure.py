@@ -30,6 +30,8 @@ _LONG = 5
 """Letters beyond which numbers are turned, not to overlap."""
 _LINE = 0.15
 """Inches that a line of a value's name takes."""
+_LETTER = 0.09
+"""Inches that a letter of the title takes."""
 _IOU_TICKS = np.linspace(0, 1, 6)
 _CHANCE: dict[str, Any] = {"color": "black", "linestyle": DASHED, "label": "chance"}
 
@@ -42,8 +44,12 @@ def draw_knob(points: pd.DataFrame, varied: Varied, header: Header) -> Figure:
         draw = _along if varied.is_number else _down
         figure = draw(points, varied, header, measures, columns)
         legend(figure)
-        words(figure, f"{task.title} at every value of {varied.field}", _notes(points, task), header)
+        words(figure, _title(points, varied), _notes(points, task), header)
     return figure
+
+
+def _title(points: pd.DataFrame, varied: Varied) -> str:
+    return f"{TASKS[points['task'].iloc[0]].title} at every value of {varied.field}"
 
 
 def _along(
@@ -52,7 +58,8 @@ def _along(
     """Put the values along the horizontal axis: measures below each other, amounts side by side."""
     width = max(2.6, 0.3 * len(varied.values)) * len(columns)
     is_long = max(map(len, varied.values)) > _LONG
-    figure = canvas(2.8 + width, 1.8 + 2.2 * len(measures))
+    beside_legend = 1.8 + _LETTER * len(_title(points, varied))
+    figure = canvas(max(2.8 + width, beside_legend), 1.8 + 2.2 * len(measures))
     panels = figure.subplots(len(measures), len(columns), squeeze=False, sharex=True, sharey="row")
     for row, measure in zip(panels, measures, strict=True):
         for axes, amount in zip(row, columns, strict=True):
