@@ -324,9 +324,11 @@ class TestOverlap:
         for iou in (make_iou({0: [0.85]}, ("A", "C")), NO_IOU):
             assert "no results of masks" in only(masks.overlap(self.test, evidence(iou=iou))).why
 
-    def test_one_of_two_amounts_is_not_both(self) -> None:
+    @pytest.mark.parametrize("values", [[0.85, 0.86], [0.95, 0.96]], ids=["within", "outside"])
+    def test_one_of_two_amounts_is_not_both(self, values: list[float]) -> None:
+        """The mean over both may lie elsewhere, on either side of an end of the range."""
         both = self.test.model_copy(update={"keep": [0.1, 0.05]})
-        found = only(masks.overlap(both, evidence(iou=make_iou({0: [0.85, 0.86], 1: [0.85, 0.86]}))))
+        found = only(masks.overlap(both, evidence(iou=make_iou({0: values, 1: values}))))
         assert (found.verdict, found.why) == (
             "not decidable",
             "only 1 of 2 pairs at these amounts have enough results",

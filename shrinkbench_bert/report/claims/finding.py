@@ -90,8 +90,13 @@ def _reached(sample: Sample) -> float:
 
 
 def unless_incomplete(judgement: Judgement, found: int, asked: int, of: str) -> Judgement:
-    """Take back a support that rests on a part of what a claim is about."""
-    if found < asked and judgement[0] == "supported":
+    """Take back a support that rests on a part of what a claim is about; one exception contradicts it all."""
+    return of_the_whole(judgement, found, asked, of) if judgement[0] == "supported" else judgement
+
+
+def of_the_whole(judgement: Judgement, found: int, asked: int, of: str) -> Judgement:
+    """Take back any verdict on a mean over a part of what a claim is about: it is another mean."""
+    if found < asked and judgement[0] != "not decidable":
         return "not decidable", f"only {found} of {asked} {of} have enough results"
     return judgement
 

@@ -16,8 +16,8 @@ from shrinkbench_bert.report.claims.finding import (
     finding,
     is_near,
     nothing,
+    of_the_whole,
     percent,
-    unless_incomplete,
 )
 from shrinkbench_bert.report.claims.ledger import Depth, Overlap, Pairs
 from shrinkbench_bert.report.labels import brackets
@@ -40,7 +40,7 @@ def overlap(test: Overlap, evidence: Evidence) -> list[Finding]:
             f"mean IoU {mean:.3f}{brackets(low, high)}, tensors {rows[test.of].min():.2f} to "
             f"{rows[test.of].max():.2f}; independent masks {per_seed[f'{test.of}_chance'].mean():.3f}"
         )
-        verdict = unless_incomplete(_overlap((mean, low, high), test), *_counts(rows, test), _ASKED)
+        verdict = of_the_whole(_overlap((mean, low, high), test), *_counts(rows, test), _ASKED)
         findings.append(finding(task, ours, len(per_seed), verdict))
     return findings or nothing(f"masks of these strategies at {percent(test.keep)}")
 
@@ -68,7 +68,7 @@ def depth(test: Depth, evidence: Evidence) -> list[Finding]:
         ]
         mean, low, high = interval(slopes)
         ours = f"change of IoU per layer {mean:+.4f}{brackets(low, high, 4)}"
-        verdict = unless_incomplete(_falls((mean, low, high)), *_counts(rows, test), _ASKED)
+        verdict = of_the_whole(_falls((mean, low, high)), *_counts(rows, test), _ASKED)
         findings.append(finding(task, ours, len(slopes), verdict))
     return findings or nothing(f"masks of these strategies at {percent(test.keep)}")
 
