@@ -58,7 +58,8 @@ def make_sample(
         for name, mean in {DENSE: 0.5, **means}.items()
     }
     shares = {name: dict.fromkeys(range(seeds), majority) for name in losses}
-    return Sample(task, f"keep-{keep}", keep, losses, baseline, shares)
+    known = np.full(200, baseline)
+    return Sample(task, f"keep-{keep}", keep, losses, baseline, shares, majority_losses=known)
 
 
 def evidence(*found: Sample, iou: pd.DataFrame = NO_IOU) -> Evidence:
@@ -241,6 +242,14 @@ class TestPlateau:
         assert self.at(0.3).verdict == "supported"
         assert self.at(0.25).verdict == "contradicted"
         assert self.at(0.3, noise=1).verdict == "not decidable"
+
+    def test_a_model_that_answers_the_majority_is_there_whatever_is_drawn(self) -> None:
+        """Its errors are the majority's, though 200 examples alone know a share of 0.3 to 6 points."""
+        wrong = np.arange(200) < 60
+        sample = make_sample({"A": 0.3, "B": 0.3}, keep=0.041, task="cola", baseline=0.3, majority=1)
+        losses = {name: dict.fromkeys(range(3), wrong * 1.0) for name in ("A", "B")}
+        found = replace(sample, losses=losses, majority_losses=wrong * 1.0)
+        assert only(performance.plateau(self.test, evidence(found))).verdict == "supported"
 
     def test_some_of_the_strategies_are_not_all(self) -> None:
         sample = make_sample({"A": 0.3}, keep=0.041, task="cola", baseline=0.3, noise=0, majority=1)

@@ -131,10 +131,19 @@ class TestLosses:
         assert sample.baseline == pytest.approx(1 - 0.51)
         assert sample.dense_advantage == pytest.approx(0.49 - 0.25)
 
+    @pytest.mark.parametrize(("accuracy", "losses"), [(0.75, [0, 0, 1, 0]), (0.25, [1, 1, 0, 1])])
+    def test_the_majority_class_is_that_of_train(self, accuracy: float, losses: list[int]) -> None:
+        """It has the baseline's accuracy, and need not be the majority of what is evaluated."""
+        result = make_result("sst2", baseline={"accuracy": accuracy})
+        (sample,) = samples([with_predictions(result, [0, 0, 1, 0], [0, 1, 1, 0])])
+        assert sample.majority_losses is not None
+        assert sample.majority_losses.tolist() == losses
+
     def test_a_regression_loses_the_squared_error(self) -> None:
         (sample,) = samples([with_predictions(make_result("stsb"), [0, 5, 2.5], [1, 3, 2.5])])
         assert sample.losses["LayerMagWeight"][0].tolist() == [1, 4, 0]
         assert sample.baseline == 2.25
+        assert sample.majority_losses is None
 
     def test_samples_stand_by_task_and_amount(self) -> None:
         results = [make_result(task, keep=keep) for task in ("cola", "sst2") for keep in (0.1, 0.4)]

@@ -37,6 +37,8 @@ class Sample:
     prediction; 1.0 says that the model answers the same to everything."""
     heads: float | None = None
     """Fraction of the attention heads removed; None where weights were pruned."""
+    majority_losses: Array | None = None
+    """Of the majority class, per example; None for a regression."""
 
     @property
     def strategies(self) -> list[str]:
@@ -90,16 +92,24 @@ def _sample(results: list[Result]) -> Sample:
             if not task.regression:
                 most = np.unique(predictions, return_counts=True)[1].max()
                 majority[name][cell.seed] = float(most / len(labels))
+    baseline = _loss(first.baseline, task.metric)
     keeps = [r.cell.keep or r.size.keep for r in results]
     return Sample(
         task.name,
         first.cell.amount,
         float(np.median(keeps)),
         dict(losses),
-        _loss(first.baseline, task.metric),
+        baseline,
         dict(majority),
         first.cell.heads,
+        None if task.regression else _majority_losses(labels, baseline),
     )
+
+
+def _majority_losses(labels: Array, baseline: float) -> Array:
+    """What the majority class of train loses: that is the class which loses as much as the baseline."""
+    wrong = [(labels != label) * 1.0 for label in np.unique(labels)]
+    return min(wrong, key=lambda losses: abs(float(losses.mean()) - baseline))
 
 
 def _predictions(evaluation: Evaluation, cell: str) -> Array:

@@ -133,10 +133,10 @@ def batches(test: Batches, evidence: Evidence) -> list[Finding]:
 
 
 def plateau(test: Plateau, evidence: Evidence) -> list[Finding]:
-    """Hold every strategy against the majority class."""
+    """Hold every strategy against the majority class, example by example."""
     rows = _of_several_seeds(
         [
-            (sample, name, difference(sample.stack([name]) - sample.baseline, [-1]))
+            (sample, name, _over_majority(sample, name))
             for sample in at(evidence.samples, test.keep)
             for name in test.strategies
             if sample.task == test.task and name in sample.losses
@@ -156,6 +156,12 @@ def plateau(test: Plateau, evidence: Evidence) -> list[Finding]:
         _plateau(found, test.margin), len(found), asked, "strategies at these amounts"
     )
     return [_finding(test.task, ours, found, verdict)]
+
+
+def _over_majority(sample: Sample, name: str) -> Difference:
+    assert sample.majority_losses is not None  # a claim about a majority class is about a classification
+    losses = sample.stack([name])[0]
+    return difference(np.stack([np.broadcast_to(sample.majority_losses, losses.shape), losses]), [1, -1])
 
 
 def _plateau(found: list[Difference], margin: float) -> Judgement:
