@@ -307,8 +307,8 @@ def checkpoint_digest(name_or_path: str, task: str | Task, *, layers: int | None
     if name_or_path == "minilm" or not folder.is_dir():
         return weights
     digest = hashlib.sha256(weights.encode())
-    for file in sorted(folder / name for name in _BESIDE_WEIGHTS):
-        if file.is_file():
-            content = file.read_bytes()
-            digest.update(f"{file.name} {len(content)}\n".encode() + content)
+    for name in _BESIDE_WEIGHTS:
+        if (folder / name).is_file():
+            content = (folder / name).read_bytes()
+            digest.update(f"{name} {len(content)}\n".encode() + content)
     return digest.hexdigest()

@@ -84,7 +84,7 @@ def _sample(results: list[Result]) -> Sample:
                 f"{result.cell}: its examples are not those of {first.cell} (fingerprints.data differ): "
                 "they cannot be compared example by example; keep them in folders of their own"
             )
-        cell, labels = result.cell, unpack_numbers(result.labels, result.after_retraining.n)
+        cell, labels = result.cell, _labels(result)
         for name, evaluation in ((cell.strategy, result.after_retraining), (DENSE, result.dense)):
             predictions = _predictions(evaluation, str(cell))
             wrong = predictions != labels
@@ -102,8 +102,12 @@ def _sample(results: list[Result]) -> Sample:
         baseline,
         dict(majority),
         first.cell.heads,
-        None if task.regression else _majority_losses(labels, baseline),
+        None if task.regression else _majority_losses(_labels(first), baseline),
     )
+
+
+def _labels(result: Result) -> Array:
+    return unpack_numbers(result.labels, result.after_retraining.n)
 
 
 def _majority_losses(labels: Array, baseline: float) -> Array:
