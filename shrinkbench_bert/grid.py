@@ -55,6 +55,9 @@ class Recipe(BaseModel):
     eval_examples: PositiveInt | None = Field(None, description="likewise, of the validation split")
     holdout: float = Field(0.1, gt=0, lt=1, description="fraction of train that chooses the epoch")
     dropout: float | None = Field(None, ge=0, lt=1, description="None: as the checkpoint says")
+    metric_for_best_model: str | None = Field(
+        None, description="of the task, chooses the epoch; None: the one that figures show"
+    )
 
 
 class Cell(BaseModel):
@@ -116,6 +119,11 @@ class Cell(BaseModel):
             raise UserError("prune_rounds: it needs keep or compression; heads have head_rounds")
         if self.score_parts and (self.heads is not None or self.prune_rounds):
             raise UserError(_IN_ONE_GO)
+        return self
+
+    @model_validator(mode="after")
+    def _metric_of_its_task(self) -> Self:
+        get_task(self.task).metric_for_best_model(self.recipe.metric_for_best_model)
         return self
 
     @property
@@ -241,7 +249,8 @@ class Grid(BaseModel):
         for strategy in self.strategies:
             check_amount(strategy, by_heads=bool(self.heads))
         for task in self.tasks:
-            get_task(task)
+            recipe = self.task_recipes.get(task, self.recipe)
+            get_task(task).metric_for_best_model(recipe.metric_for_best_model)
         if self.compression:
             # Imported here so that reading stored results needs no torch.
             from shrinkbench_bert.models import check_compressions

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from shrinkbench_bert.errors import unknown
+from shrinkbench_bert.errors import UserError, unknown
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,22 @@ class Task:
 
     @property
     def metric(self) -> str:
-        """The metric that the figures show and that chooses the best epoch."""
+        """The metric that the figures show."""
         return self.metrics[0]
+
+    def metric_for_best_model(self, name: str | None) -> str:
+        """The metric that chooses the best epoch: one of the task's by name, or the one that figures show.
+
+        Raises UserError for a metric that the task does not have.
+        """
+        if name is None:
+            return self.metric
+        if name not in self.metrics:
+            raise UserError(
+                f"recipe.metric_for_best_model = {name!r}: task {self.name!r} has {', '.join(self.metrics)}; "
+                "that of one task alone goes into [recipe.TASK]"
+            )
+        return name
 
     @property
     def regression(self) -> bool:

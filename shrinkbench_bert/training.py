@@ -19,7 +19,6 @@ from shrinkbench_bert.packing import pack_numbers
 from shrinkbench_bert.protocol import Protocol
 from shrinkbench_bert.seeding import generator, seeded
 from shrinkbench_bert.store import Epoch, Evaluation, Training
-from shrinkbench_bert.tasks import Task
 from shrinkbench_bert.vocabulary import used_rows_only
 
 EVALUATION_BATCH = 64
@@ -92,7 +91,7 @@ def fine_tune(
     split = {"holdout": data.holdout, "validation": data.validation, "last": None}[protocol.selection]
     shuffle = generator(seed, purpose, "order")
     history: list[Epoch] = []
-    best = _Best(data.task)
+    best = _Best(data.task.metric_for_best_model(recipe.metric_for_best_model))
     with seeded(seed, purpose, "dropout"), used_rows_only(model, data.token_ids), _without_denormals():
         optimizer = _optimizer(model, recipe, protocol)
         if moments is not None:
@@ -193,8 +192,8 @@ def _restore(optimizer: torch.optim.Optimizer, model: PreTrainedModel, moments: 
 class _Best:
     """Remembers the weights of the best epoch: the earliest of equal ones."""
 
-    def __init__(self, task: Task) -> None:
-        self.task = task
+    def __init__(self, metric: str) -> None:
+        self.metric = metric
         self.epoch = 0
         self.weights: dict[str, Tensor] | None = None
         self._value = -math.inf
@@ -203,13 +202,13 @@ class _Best:
         if selection is None:  # the protocol takes the last epoch
             self.epoch = epoch
             return
-        value = selection.metrics[self.task.metric]
+        value = selection.metrics[self.metric]
         if value is None:
             raise UserError(
-                f"task {self.task.name!r}: metric {self.task.metric!r} is undefined here and chooses no "
-                "epoch; name another one first in the task's metrics"
+                f"metric {self.metric!r} is undefined here and chooses no epoch; "
+                "name another one of the task in recipe.metric_for_best_model"
             )
-        value = value if METRICS[self.task.metric].greater_is_better else -value
+        value = value if METRICS[self.metric].greater_is_better else -value
         if value > self._value:
             self.epoch, self._value = epoch, value
             self.weights = {name: p.detach().clone() for name, p in model.state_dict().items()}

@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from shrinkbench_bert import Cell, Grid, Protocol, Recipe, UserError
 from shrinkbench_bert.cli import _parse as parse
@@ -226,6 +227,20 @@ class TestTolerance:
     def test_what_is_none_is_refused(self, file: Path, written: object, said: str) -> None:
         with pytest.raises(UserError, match=said):
             Grid.from_toml(file, {"tolerance": written})
+
+
+class TestMetricForBestModel:
+    def test_it_may_be_of_one_task_alone(self, file: Path) -> None:
+        file.write_text(TEXT + 'metric_for_best_model = "pearson"\n')
+        chosen = {cell.task: cell.recipe.metric_for_best_model for cell in Grid.from_toml(file).cells()}
+        assert chosen == {"stsb": "pearson", "sst2": None}
+
+    def test_a_task_without_it_is_named(self, file: Path) -> None:
+        said = r"recipe.metric_for_best_model = 'mcc': task 'stsb' has mse, pearson, spearman"
+        with pytest.raises(UserError, match=said):
+            Grid.from_toml(file, {"recipe.metric_for_best_model": "mcc"})
+        with pytest.raises(ValidationError, match=said):
+            Cell(task="stsb", strategy="LayerRandom", keep=0.5, recipe=Recipe(metric_for_best_model="mcc"))
 
 
 class TestShippedGrids:

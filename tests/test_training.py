@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -263,6 +264,32 @@ def test_the_best_epochs_weights_are_left(
     else:
         assert len(splits) == 3
         assert all(split is getattr(data, selection) for split in splits)
+
+
+@pytest.mark.parametrize("task", ["sst2"])  # as many classes as CoLA, which stands in its place
+@pytest.mark.parametrize(("metric", "best"), [(None, 1), ("accuracy", 1), ("mcc", 2)])
+def test_the_recipes_metric_chooses_the_epoch(
+    model, data, metric: str | None, best: int, monkeypatch: pytest.MonkeyPatch
+):
+    scripted = iter(
+        [{"accuracy": 0.9, "mcc": 0.1}, {"accuracy": 0.8, "mcc": 0.3}, {"accuracy": 0.7, "mcc": 0.2}]
+    )
+    monkeypatch.setattr(
+        training, "evaluate", lambda model, data, split: Evaluation(n=len(split), metrics=next(scripted))
+    )
+    recipe = CONSTANT.model_copy(update={"metric_for_best_model": metric})
+    cola = dataclasses.replace(data, task=get_task("cola"))
+    tuned = fine_tune(model, cola, recipe, Protocol(), epochs=3, seed=0, purpose="dense")
+    assert tuned.training.best_epoch == best
+
+
+def test_a_metric_that_is_undefined_chooses_no_epoch(model, data, monkeypatch: pytest.MonkeyPatch):
+    metric = data.task.metric
+    monkeypatch.setattr(
+        training, "evaluate", lambda model, data, split: Evaluation(n=len(split), metrics={metric: None})
+    )
+    with pytest.raises(UserError, match=rf"metric '{metric}' is undefined .* recipe.metric_for_best_model"):
+        fine_tune(model, data, CONSTANT, Protocol(), epochs=1, seed=0, purpose="dense")
 
 
 def test_a_loss_that_is_no_number_stops_the_run(model, data):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from shrinkbench_bert.metrics import METRICS
 from shrinkbench_bert.report.figures import figure_name
 from shrinkbench_bert.report.folder import Pair
 from shrinkbench_bert.report.labels import (
@@ -117,8 +118,8 @@ def split(pair: Pair) -> Finding:
 def _splits(result: Result) -> str:
     data, recipe = result.data, result.cell.recipe
     chosen = {
-        "holdout": f"epoch chosen on {data.holdout:,} held out of train",
-        "validation": "epoch chosen on validation itself, which flatters",
+        "holdout": f"epoch chosen{_by(recipe.metric_for_best_model)} on {data.holdout:,} held out of train",
+        "validation": f"epoch chosen{_by(recipe.metric_for_best_model)} on validation itself, which flatters",
         "last": "last epoch taken",
     }
     asked = {"eval_examples": recipe.eval_examples, "train_examples": recipe.train_examples}
@@ -131,6 +132,10 @@ def _splits(result: Result) -> str:
             f"subsets: {', '.join(subset)}" if subset else "no subsets",
         ]
     )
+
+
+def _by(metric: str | None) -> str:
+    return f" by {METRICS[metric].label}" if metric else ""
 
 
 def _sizes_agree(result: Result) -> bool:
