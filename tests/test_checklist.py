@@ -375,6 +375,11 @@ class TestSplits:
             if finding.met:
                 assert why in finding.why
 
+    def test_the_metric_that_chose_it_is_named_if_it_is_another(self, tmp_path: Path) -> None:
+        result = changed(make_result("cola"), cell={"recipe": Recipe(metric_for_best_model="mcc")})
+        why = found(3, save(tmp_path, [result]))["cola"].why
+        assert "epoch chosen by Matthews correlation on 100 held out of train" in why
+
     def test_subsets_are_named(self, tmp_path: Path) -> None:
         recipe = Recipe(train_examples=1000, eval_examples=400)
         result = changed(make_result(), cell={"recipe": recipe})

@@ -36,6 +36,7 @@ from shrinkbench_bert.report.claims.rendering import markdown, plain
 from shrinkbench_bert.report.labels import TIMES
 from shrinkbench_bert.store import Result, ResultStore
 from shrinkbench_bert.strategy import strategy_names
+from shrinkbench_bert.tasks import TASKS
 from shrinkbench_bert.timings import Latency, Timing
 
 NO_IOU = pd.DataFrame()
@@ -59,7 +60,9 @@ def make_sample(
     }
     shares = {name: dict.fromkeys(range(seeds), majority) for name in losses}
     known = np.full(200, baseline)
-    return Sample(task, f"keep-{keep}", keep, losses, baseline, shares, majority_losses=known)
+    return Sample(
+        task, TASKS[task].metric, f"keep-{keep}", keep, losses, baseline, shares, majority_losses=known
+    )
 
 
 def evidence(*found: Sample, iou: pd.DataFrame = NO_IOU) -> Evidence:

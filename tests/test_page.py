@@ -16,6 +16,7 @@ from results_factory import make_result
 from test_head_report import head_result, latency
 
 from shrinkbench_bert import Result, ResultStore, UserError, cli
+from shrinkbench_bert.packing import pack_numbers
 from shrinkbench_bert.report.aggregate import long_form
 from shrinkbench_bert.report.folder import read_pairs
 from shrinkbench_bert.report.heads.summary import latency_frame
@@ -77,6 +78,18 @@ class TestCurves:
         assert dense["mean"] == pytest.approx(0.9)
         assert dense["interval"][0] < 0.9 < dense["interval"][1]
         assert found["references"]["accuracy"]["baseline"]["interval"] is None
+
+    def test_the_interval_of_a_matthews_correlation(self) -> None:
+        """With even classes, evenly predicted, a share is a product of two signs: its variance is 1 - MCC^2."""
+        result = make_result("cola", keep=0.2, after_retraining={"mcc": 0.6})
+        right = result.after_retraining.model_copy(
+            update={"predictions": pack_numbers([0] * 160 + [1] * 40 + [1] * 160 + [0] * 40)}
+        )
+        update = {"labels": pack_numbers([0] * 200 + [1] * 200), "after_retraining": right}
+        at = one_task([result.model_copy(update=update)])["lines"][0]["points"][0]["at"]
+        low, high = at["mcc"]["after_retraining"]["interval"]
+        reach = 1.966 * sqrt((1 - 0.6**2) / 400)
+        assert (low, high) == (pytest.approx(0.6 - reach, abs=0.002), pytest.approx(0.6 + reach, abs=0.002))
 
     def test_correlations_have_no_interval_and_may_be_undefined(self) -> None:
         result = make_result("stsb", keep=0.2, after_retraining={"pearson": None})

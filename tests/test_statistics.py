@@ -9,14 +9,16 @@ import pandas as pd
 import pytest
 from results_factory import make_result
 from scipy import stats
+from sklearn.metrics import matthews_corrcoef
 
-from shrinkbench_bert.analysis.losses import Sample, samples
+from shrinkbench_bert.analysis.losses import Sample, samples, samples_by_every_metric, shared_out
 from shrinkbench_bert.analysis.paired import bootstrap_means, difference, holm
 from shrinkbench_bert.analysis.pairs import all_pairs
 from shrinkbench_bert.analysis.ranks import mean_ranks
 from shrinkbench_bert.errors import UserError
 from shrinkbench_bert.packing import pack_numbers
 from shrinkbench_bert.store import Evaluation, Result
+from shrinkbench_bert.tasks import TASKS
 
 RNG = np.random.default_rng
 
@@ -176,6 +178,58 @@ class TestLosses:
             samples([make_result().model_copy(update={"after_retraining": bare})])
 
 
+def shares_of_mcc(labels: list[float], predictions: list[float]) -> np.ndarray:
+    result = with_predictions(make_result("cola"), labels, predictions)
+    own, by_mcc = samples_by_every_metric([result])
+    assert (own.metric, by_mcc.metric) == ("accuracy", "mcc")
+    assert by_mcc.majority_losses is None
+    return by_mcc.losses["LayerMagWeight"][0]
+
+
+class TestMcc:
+    def test_every_tasks_metrics_that_examples_share(self) -> None:
+        assert {name: shared_out(task) for name, task in TASKS.items()} == {
+            "sst2": ["accuracy"],
+            "stsb": ["mse"],
+            "cola": ["accuracy", "mcc"],
+        }
+
+    def test_four_examples_by_hand(self) -> None:
+        """MCC = 1/sqrt(3). With z standardised, each has zx zy - MCC / 2 (zx^2 + zy^2 - 2) of it."""
+        found = shares_of_mcc([0, 0, 1, 1], [0, 0, 1, 0])
+        assert found == pytest.approx(1 - np.array([4 / 3, 4 / 3, 2, -2 / 3]) / math.sqrt(3))
+
+    @pytest.mark.parametrize("classes", [2, 3])
+    def test_the_mean_is_that_of_scikit_learn(self, classes: int) -> None:
+        rng = RNG(11)
+        labels = rng.integers(0, classes, 200)
+        predictions = np.where(rng.random(200) < 0.6, labels, rng.integers(0, classes, 200))
+        found = shares_of_mcc(labels.tolist(), predictions.tolist())
+        assert 1 - found.mean() == pytest.approx(matthews_corrcoef(labels, predictions))
+
+    def test_a_constant_has_none(self) -> None:
+        assert shares_of_mcc([0, 1, 1, 0], [1, 1, 1, 1]).tolist() == [1, 1, 1, 1]
+
+    def test_the_error_of_a_difference_is_that_of_a_plain_bootstrap(self) -> None:
+        """Two models of one kind, as uneven as CoLA's classes: scipy draws examples and computes MCC anew."""
+        rng = RNG(12)
+        labels = (rng.random(1000) < 0.7) * 1.0
+        a, b = (np.where(rng.random(1000) < right, labels, 1 - labels) for right in (0.75, 0.7))
+
+        def apart(i: np.ndarray) -> float:
+            return float(matthews_corrcoef(labels[i], a[i]) - matthews_corrcoef(labels[i], b[i]))
+
+        plain = stats.bootstrap(
+            (np.arange(1000),), apart, vectorized=False, n_resamples=1500, method="percentile", rng=0
+        )
+        found = difference(
+            np.array([[shares_of_mcc(labels.tolist(), own.tolist())] for own in (b, a)]), [1, -1]
+        )
+        assert found.mean == pytest.approx(apart(np.arange(1000)))
+        reach = stats.t.ppf(0.975, 999) * plain.standard_error
+        assert found.high - found.mean == pytest.approx(reach, rel=0.06)
+
+
 class TestPairs:
     def test_every_pair_once_with_its_correction(self) -> None:
         rng, results = RNG(6), []
@@ -199,7 +253,7 @@ class TestPairs:
 
 def sample(task: str, means: dict[str, float]) -> Sample:
     losses = {name: {0: np.array([mean])} for name, mean in means.items()}
-    return Sample(task, "keep-0.1", 0.1, losses, 1.0, {})
+    return Sample(task, TASKS[task].metric, "keep-0.1", 0.1, losses, 1.0, {})
 
 
 class TestRanks:

@@ -26,6 +26,7 @@ from shrinkbench_bert.report.study.grids import read_grids, read_one_batch
 from shrinkbench_bert.report.study.rendering import what_cannot_be_concluded
 from shrinkbench_bert.store import Result, ResultStore
 from shrinkbench_bert.strategy import strategy_names
+from shrinkbench_bert.tasks import TASKS
 
 CONTRAST = Contrast(id="x", gist="the x: with instead of without", pairs=[("A", "B"), ("C", "D")])
 
@@ -39,7 +40,7 @@ def make_sample(
         name: {seed: mean + noise * rng.normal(size=200) for seed in range(seeds)}
         for name, mean in {DENSE: 1.0, **means}.items()
     }
-    return Sample(task, f"keep-{keep}", keep, losses, 3.0, {})
+    return Sample(task, TASKS[task].metric, f"keep-{keep}", keep, losses, 3.0, {})
 
 
 def only(found: list[Estimate]) -> Estimate:
@@ -103,8 +104,8 @@ class TestEstimate:
         sample = replace(make_sample({"A": 1.0, "B": 1.0}, noise=0.01), baseline=0.9)
         found = only(estimate([sample], [CONTRAST]))
         assert (found.margin, found.verdict) == (0.0, "inconclusive")
-        assert "No difference is not judged" in caption("stsb", [found])
-        (points,) = what_cannot_be_concluded([], {"stsb": [found]}, [], [], [])
+        assert "No difference is not judged" in caption([found])
+        (points,) = what_cannot_be_concluded([], {("stsb", "mse"): [found]}, [], [], [])
         assert "STS-B, 1 of 1 ingredients: shown is neither a difference nor that there is none.\n" in points
 
     def test_amounts_that_lack_a_pair_are_left_out(self) -> None:
@@ -143,10 +144,10 @@ def found() -> list[Estimate]:
 
 class TestRendering:
     def test_sentences_say_what_helps_with_its_interval(self, found: list[Estimate]) -> None:
-        assert sentences("sst2", found) == ["Helps: the x (20.0 points [20.0, 20.0])."]
+        assert sentences(found) == ["Helps: the x (20.0 points [20.0, 20.0])."]
 
     def test_numbers_hold_every_amount_and_all_together(self, found: list[Estimate]) -> None:
-        frame = numbers("sst2", found)
+        frame = numbers(found)
         assert frame[["amount", "advantage"]].round(9).to_numpy().tolist() == [
             ["keep-0.5", 0.2],
             ["all", 0.2],
@@ -241,16 +242,17 @@ class TestGrids:
 
 
 @pytest.mark.parametrize(
-    ("task", "value", "worded"),
+    ("metric", "value", "worded"),
     [
-        ("sst2", 0.01175, "1.2 points"),
-        ("cola", 0.000592, "0.059 points"),
-        ("stsb", 0.0711, "0.071 MSE"),
-        ("stsb", 0.0, "0 MSE"),
+        ("accuracy", 0.01175, "1.2 points"),
+        ("accuracy", 0.000592, "0.059 points"),
+        ("mcc", 0.00742, "0.0074 MCC"),
+        ("mse", 0.0711, "0.071 MSE"),
+        ("mse", 0.0, "0 MSE"),
     ],
 )
-def test_a_small_margin_does_not_read_as_none(task: str, value: float, worded: str) -> None:
-    assert labels.margin(task, value) == worded
+def test_a_small_margin_does_not_read_as_none(metric: str, value: float, worded: str) -> None:
+    assert labels.margin(metric, value) == worded
 
 
 class TestPage:

@@ -13,7 +13,6 @@ from shrinkbench_bert.analysis.losses import Sample, samples
 from shrinkbench_bert.analysis.paired import Difference, difference, holm
 from shrinkbench_bert.metrics import METRICS
 from shrinkbench_bert.store import Result
-from shrinkbench_bert.tasks import TASKS
 
 COLUMNS = ["task", "amount", "measure", "strategy", "value", "difference", "low", "high", "p", "p_holm"]
 COLUMNS += ["seeds", "examples"]
@@ -52,11 +51,10 @@ def differences(stored: Mapping[str, Sequence[Result]], reference: str) -> pd.Da
 
 
 def _compare(sample: Sample, reference: Sample) -> Iterator[dict[str, Any]]:
-    metric = TASKS[sample.task].metric
     for strategy in sample.strategies:
         if found := _difference(sample, reference, strategy):
-            point = {"task": sample.task, "amount": sample.amount, "measure": metric, "strategy": strategy}
-            yield {**point, **asdict(found)}
+            point = {"task": sample.task, "amount": sample.amount, "measure": sample.metric}
+            yield {**point, "strategy": strategy, **asdict(found)}
 
 
 def _difference(sample: Sample, reference: Sample, strategy: str) -> Difference | None:
@@ -64,6 +62,6 @@ def _difference(sample: Sample, reference: Sample, strategy: str) -> Difference 
     seeds = sorted(own.keys() & other.keys())
     if not seeds:
         return None
-    sign = -1 if METRICS[TASKS[sample.task].metric].greater_is_better else 1
+    sign = -1 if METRICS[sample.metric].greater_is_better else 1
     losses = np.array([[of[seed] for seed in seeds] for of in (own, other)])
     return difference(losses, [sign, -sign])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,23 +13,58 @@ from shrinkbench_bert.errors import UserError
 from shrinkbench_bert.metrics import METRICS
 from shrinkbench_bert.packing import unpack_numbers
 from shrinkbench_bert.store import Evaluation, Result
-from shrinkbench_bert.tasks import TASKS
+from shrinkbench_bert.tasks import TASKS, Task
 
 Array = NDArray[np.float64]
 DENSE = "dense"
 
 
+def _wrong(labels: Array, predictions: Array) -> Array:
+    return (predictions != labels) * 1.0
+
+
+def _squared_error(labels: Array, predictions: Array) -> Array:
+    return (predictions - labels) ** 2
+
+
+def _from_perfect_correlation(labels: Array, predictions: Array) -> Array:
+    """Share 1 - MCC out among the examples: its value plus the influence of each on it, which sum to 0.
+
+    To first order the mean of these numbers has the sampling error of the coefficient itself (the
+    infinitesimal jackknife: Jaeckel 1972; Efron 1982, chapter 6), so that it can be treated like any other
+    mean. MCC is cov(x, y) / sqrt(cov(x, x) cov(y, y)) of one-hot x and y (Gorodkin 2004), 0 for a constant.
+    """
+    classes = np.union1d(labels, predictions)
+    x, y = ((values[:, None] == classes) * 1.0 for values in (labels, predictions))
+    x, y = x - x.mean(axis=0), y - y.mean(axis=0)
+    xy, xx, yy = (np.sum(product, axis=1) for product in (x * y, x * x, y * y))
+    spread = np.sqrt(xx.mean() * yy.mean())
+    if spread == 0:
+        return np.ones(len(labels))
+    mcc = xy.mean() / spread
+    return 1 - xy / spread + mcc / 2 * (xx / xx.mean() + yy / yy.mean() - 2)
+
+
+_LOSSES: dict[str, Callable[[Array, Array], Array]] = {
+    "accuracy": _wrong,
+    "mse": _squared_error,
+    "mcc": _from_perfect_correlation,
+}
+"""By metric: from labels and predictions, both (examples,), to what each example costs, (examples,)."""
+
+
 @dataclass(frozen=True)
 class Sample:
-    """All that was evaluated of one task at one amount, after retraining, on the same examples."""
+    """What was evaluated of one task at one amount by one metric, after retraining, on the same examples."""
 
     task: str
+    metric: str
     amount: str
     keep: float
     """Fraction of the prunable weights kept, as asked for or as reached."""
     losses: dict[str, dict[int, Array]]
-    """By strategy (and `dense`) and seed, per example, shape (examples,): 0 or 1 for a classification
-    (1 = wrong), the squared error for a regression. Its mean is 1 - accuracy, or the MSE."""
+    """By strategy (and `dense`) and seed, per example, shape (examples,): 1 = wrong and 0 for accuracy, the
+    squared error for MSE, a share of 1 - MCC. Its mean is 1 - accuracy, the MSE, or 1 - MCC."""
     baseline: float
     """Mean loss of the majority class, or of the mean label."""
     majority: dict[str, dict[int, float]]
@@ -38,7 +73,7 @@ class Sample:
     heads: float | None = None
     """Fraction of the attention heads removed; None where weights were pruned."""
     majority_losses: Array | None = None
-    """Of the majority class, per example; None for a regression."""
+    """Of the majority class, per example; None but for accuracy."""
 
     @property
     def strategies(self) -> list[str]:
@@ -61,19 +96,33 @@ class Sample:
 
 
 def samples(results: Iterable[Result]) -> list[Sample]:
-    """Sort results into samples, tasks in their table's order, amounts from the mildest to the hardest.
+    """Sort results into samples by their task's metric: tasks in their table's order, mildest amounts first.
 
     Raises UserError if predictions are damaged, or if the results of a task are of different examples.
     """
+    return _samples(results, lambda task: [task.metric])
+
+
+def samples_by_every_metric(results: Iterable[Result]) -> list[Sample]:
+    """Sort results into samples by each of `shared_out`. Order and errors as those of `samples`."""
+    return _samples(results, shared_out)
+
+
+def shared_out(task: Task) -> list[str]:
+    """The metrics of a task that can be shared out among examples, the one that papers plot first."""
+    return [metric for metric in task.metrics if metric in _LOSSES]
+
+
+def _samples(results: Iterable[Result], metrics: Callable[[Task], list[str]]) -> list[Sample]:
     groups: dict[tuple[str, str], list[Result]] = defaultdict(list)
     for result in results:
         groups[result.cell.task, result.cell.amount].append(result)
     order = list(TASKS)
-    found = [_sample(group) for group in groups.values()]
-    return sorted(found, key=lambda sample: (order.index(sample.task), -sample.keep))
+    found = [_sample(group, metric) for (task, _), group in groups.items() for metric in metrics(TASKS[task])]
+    return sorted(found, key=lambda s: (order.index(s.task), TASKS[s.task].metrics.index(s.metric), -s.keep))
 
 
-def _sample(results: list[Result]) -> Sample:
+def _sample(results: list[Result], metric: str) -> Sample:
     first = results[0]
     task = TASKS[first.cell.task]
     losses: dict[str, dict[int, Array]] = defaultdict(dict)
@@ -87,22 +136,22 @@ def _sample(results: list[Result]) -> Sample:
         cell, labels = result.cell, _labels(result)
         for name, evaluation in ((cell.strategy, result.after_retraining), (DENSE, result.dense)):
             predictions = _predictions(evaluation, str(cell))
-            wrong = predictions != labels
-            losses[name][cell.seed] = (predictions - labels) ** 2 if task.regression else wrong * 1.0
+            losses[name][cell.seed] = _LOSSES[metric](labels, predictions)
             if not task.regression:
                 most = np.unique(predictions, return_counts=True)[1].max()
                 majority[name][cell.seed] = float(most / len(labels))
-    baseline = _loss(first.baseline, task.metric)
+    baseline = _loss(first.baseline, metric)
     keeps = [r.cell.keep or r.size.keep for r in results]
     return Sample(
         task.name,
+        metric,
         first.cell.amount,
         float(np.median(keeps)),
         dict(losses),
         baseline,
         dict(majority),
         first.cell.heads,
-        None if task.regression else _majority_losses(_labels(first), baseline),
+        _majority_losses(_labels(first), baseline) if metric == "accuracy" else None,
     )
 
 
@@ -112,7 +161,7 @@ def _labels(result: Result) -> Array:
 
 def _majority_losses(labels: Array, baseline: float) -> Array:
     """What the majority class of train loses: that is the class which loses as much as the baseline."""
-    wrong = [(labels != label) * 1.0 for label in np.unique(labels)]
+    wrong = [_wrong(labels, np.full_like(labels, label)) for label in np.unique(labels)]
     return min(wrong, key=lambda losses: abs(float(losses.mean()) - baseline))
 
 
@@ -126,5 +175,5 @@ def _predictions(evaluation: Evaluation, cell: str) -> Array:
 
 def _loss(evaluation: Evaluation, metric: str) -> float:
     value = evaluation.metrics[metric]
-    assert value is not None  # accuracy and MSE are always defined
+    assert value is not None  # accuracy, MSE and MCC are always defined
     return 1 - value if METRICS[metric].greater_is_better else value

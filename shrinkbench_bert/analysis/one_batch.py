@@ -50,13 +50,17 @@ def on_one_batch(strategy: str) -> str:
 
 def beside_one_batch(many: Sequence[Sample], one: Sequence[Sample]) -> list[Sample]:
     """Add to samples what strategies lost that were scored on one batch, under names of their own."""
-    found = {(sample.task, sample.amount): sample for sample in one}
+    found = {_place(sample): sample for sample in one}
     return [
-        replace(sample, losses=sample.losses | _renamed(found[sample.task, sample.amount]))
-        if (sample.task, sample.amount) in found
+        replace(sample, losses=sample.losses | _renamed(found[_place(sample)]))
+        if _place(sample) in found
         else sample
         for sample in many
     ]
+
+
+def _place(sample: Sample) -> tuple[str, str, str]:
+    return sample.task, sample.metric, sample.amount
 
 
 def _renamed(sample: Sample) -> dict[str, dict[int, Array]]:

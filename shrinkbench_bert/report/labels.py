@@ -11,7 +11,7 @@ import pandas as pd
 
 from shrinkbench_bert.analysis.paired import LEVEL
 from shrinkbench_bert.metrics import METRICS
-from shrinkbench_bert.tasks import TASKS, Task
+from shrinkbench_bert.tasks import Task
 
 MINI_GLUE = "mini-GLUE (synthetic stand-in)"
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -201,6 +201,16 @@ def figure_title(task: Task, metric: str, stage: str) -> str:
     return f"{task.title}: {METRICS[metric].label} {stage_label(stage)}"
 
 
+def task_title(task: Task, metric: str) -> str:
+    """Name a task, and the metric if it is another one than figures show: `CoLA by Matthews correlation`."""
+    return task.title + ("" if metric == task.metric else f" by {METRICS[metric].label}")
+
+
+def contrasts_title(task: Task, metric: str) -> str:
+    """Name a task's contrasts."""
+    return f"{task_title(task, metric)}: what each ingredient of a score is worth"
+
+
 def caption(points: pd.DataFrame, task: Task, stage: str, *, dodged: bool = False) -> list[str]:
     """Word what stands behind the points: seeds, error bars, examples, what is left out.
 
@@ -228,20 +238,24 @@ def caption(points: pd.DataFrame, task: Task, stage: str, *, dodged: bool = Fals
     return phrases
 
 
-def loss(task: str, value: float) -> str:
-    """Word a difference of losses: MSE as it is, accuracy in points."""
-    return f"{value:z.3f} MSE" if TASKS[task].regression else f"{100 * value:z.1f} points"
+def loss(metric: str, value: float) -> str:
+    """Word a difference of losses: MSE and MCC as they are, accuracy in points."""
+    return f"{number(metric, value)} {_unit(metric)}"
 
 
-def margin(task: str, value: float) -> str:
+def margin(metric: str, value: float) -> str:
     """Word a margin of losses by two significant digits, so that none reads as 0 that is not."""
-    return f"{value:.2g} MSE" if TASKS[task].regression else f"{100 * value:.2g} points"
+    return f"{100 * value if is_percent(metric) else value:.2g} {_unit(metric)}"
 
 
-def loss_interval(task: str, value: float, low: float, high: float) -> str:
+def loss_interval(metric: str, value: float, low: float, high: float) -> str:
     """Word a difference of losses with its interval."""
-    scale, digits = (1, 3) if TASKS[task].regression else (100, 1)
-    return f"{loss(task, value)}{brackets(scale * low, scale * high, digits)}"
+    scale, digits = (100, 1) if is_percent(metric) else (1, 3)
+    return f"{loss(metric, value)}{brackets(scale * low, scale * high, digits)}"
+
+
+def _unit(metric: str) -> str:
+    return "points" if is_percent(metric) else metric.upper()
 
 
 def brackets(low: float, high: float, digits: int = 3) -> str:

@@ -36,7 +36,7 @@ def negligible(test: Negligible, evidence: Evidence) -> list[Finding]:
         for name in (name for name in test.strategies if name in sample.losses):
             cost = difference(sample.stack([name, DENSE]), [1, -1])
             judgement = _negligible(cost, sample, name, test.margin)
-            ours = f"{name} at {amount(sample)}: costs {words(sample.task, cost)}"
+            ours = f"{name} at {amount(sample)}: costs {words(sample.metric, cost)}"
             findings.append(finding(sample.task, ours, cost.seeds, judgement, cost.examples))
     return findings or nothing(f"these strategies at {removed([test.heads])}")
 
@@ -44,7 +44,7 @@ def negligible(test: Negligible, evidence: Evidence) -> list[Finding]:
 def _negligible(cost: Difference, sample: Sample, name: str, margin: float) -> Judgement:
     both = sample.stack([name, DENSE])  # on the seeds that both have
     own, dense = difference(both[:1], [1]), difference(both[1:], [1])
-    limit = loss(sample.task, margin)
+    limit = loss(sample.metric, margin)
     if cost.low > margin:
         return "contradicted", f"it costs more than {limit}"
     if own.mean > dense.high:

@@ -52,8 +52,8 @@ def alike(test: Alike, evidence: Evidence) -> list[Finding]:
         margin = test.margin * sample.dense_advantage
         a, b, largest = max(rows, key=lambda row: abs(row[-1].mean))
         ours = (
-            f"largest difference: {a} minus {b} {words(sample.task, largest)}; "
-            f"margin {loss(sample.task, margin)}"
+            f"largest difference: {a} minus {b} {words(sample.metric, largest)}; "
+            f"margin {loss(sample.metric, margin)}"
         )
         possible = math.comb(len(test.strategies), 2)
         verdict = unless_incomplete(_alike(found, margin), len(found), possible, "pairs")
@@ -96,8 +96,8 @@ def no_better(test: NoBetter, evidence: Evidence) -> list[Finding]:
         if any(q < LEVEL and d.mean > 0 for d, q in zip(found, p, strict=True)):
             return "contradicted", "at an amount it is better"
         if all(d.high < margin for d in found):
-            return "supported", f"at no amount can it be better by {loss(sample.task, margin)}"
-        return "not decidable", f"at an amount it may be better by more than {loss(sample.task, margin)}"
+            return "supported", f"at no amount can it be better by {loss(sample.metric, margin)}"
+        return "not decidable", f"at an amount it may be better by more than {loss(sample.metric, margin)}"
 
     names = [test.candidate, test.reference]
     return _advantages(evidence.samples, test, names, [-1, 1], judge)
@@ -117,7 +117,7 @@ def _advantages(
         task = of_task[0].task
         rows = _of_several_seeds([(s, difference(s.stack(names), weights)) for s in of_task])
         found = [row[-1] for row in rows]
-        each = [f"at {amount(s)}: {words(task, d)}" for s, d in rows]
+        each = [f"at {amount(s)}: {words(s.metric, d)}" for s, d in rows]
         amounts = len(test.keep) + len(heads)
         verdict = unless_incomplete(judge(found, of_task[0]), len(found), amounts, "amounts")
         findings.append(_finding(task, f"advantage {', '.join(each)}", found, verdict))
@@ -148,7 +148,7 @@ def plateau(test: Plateau, evidence: Evidence) -> list[Finding]:
     constant = np.mean([share == 1 for s, n, _ in rows for share in s.majority[n].values()])
     ours = (
         f"farthest from the majority class ({100 * (1 - sample.baseline):.1f} %): {name} by "
-        f"{words(test.task, farthest)}; {constant:.0%} of the models give every example one answer"
+        f"{words(sample.metric, farthest)}; {constant:.0%} of the models give every example one answer"
     )
     found = [d for *_, d in rows]
     asked = len(test.strategies) * len(test.keep)
@@ -210,9 +210,9 @@ def _share(low: float, high: float, claimed: float) -> Judgement:
     return "not decidable", f"the interval holds {claimed:.0%}"
 
 
-def words(task: str, d: Difference) -> str:
+def words(metric: str, d: Difference) -> str:
     """Word a difference of losses with its interval."""
-    return loss_interval(task, d.mean, d.low, d.high)
+    return loss_interval(metric, d.mean, d.low, d.high)
 
 
 def _of_several_seeds(rows: list[Row]) -> list[Row]:

@@ -22,8 +22,10 @@ MARGIN = 0.05
 
 @dataclass(frozen=True)
 class Estimate:
-    """One contrast on one task. Differences are advantages: positive if the ingredient helps."""
+    """One contrast on one task by one metric, as advantages: positive if the ingredient helps."""
 
+    task: str
+    metric: str
     contrast: Contrast
     pairs: int
     """How many of the contrast's pairs have results."""
@@ -32,7 +34,7 @@ class Estimate:
     overall: Difference
     """Of the mean loss over these amounts."""
     p: float
-    """Of `overall`, after Holm's correction for all contrasts of the task; 1 if it has one seed only."""
+    """Of `overall`, after Holm's correction for all contrasts of task and metric; 1 with one seed only."""
     margin: float
     """In the unit of the loss; 0 if it is not known that the dense model gains anything."""
 
@@ -49,7 +51,7 @@ class Estimate:
 
 
 def estimate(of_task: Sequence[Sample], contrasts: Sequence[Contrast]) -> list[Estimate]:
-    """Estimate every contrast that the samples of one task can tell of.
+    """Estimate every contrast that the samples of one task, by one metric, can tell of.
 
     Pairs count alike. Of a contrast the amounts are taken at which all of its pairs have results, and
     the seeds that are there at all of these.
@@ -58,9 +60,18 @@ def estimate(of_task: Sequence[Sample], contrasts: Sequence[Contrast]) -> list[E
     found = [(c, pairs, losses) for c, pairs, losses in found if losses]
     overall = [_difference(np.mean(list(losses.values()), axis=0)) for *_, losses in found]
     adjusted = holm([d.p if d.seeds > 1 else 1.0 for d in overall])
-    margin = _margin(of_task)
+    first, margin = of_task[0], _margin(of_task)
     return [
-        Estimate(c, pairs, {name: _difference(own) for name, own in losses.items()}, whole, p, margin)
+        Estimate(
+            first.task,
+            first.metric,
+            c,
+            pairs,
+            {name: _difference(own) for name, own in losses.items()},
+            whole,
+            p,
+            margin,
+        )
         for (c, pairs, losses), whole, p in zip(found, overall, adjusted, strict=True)
     ]
 

@@ -11,9 +11,10 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from shrinkbench_bert.metrics import METRICS
 from shrinkbench_bert.report.canvas import RC, SMALL, amount_title, amounts, canvas, words
 from shrinkbench_bert.report.contrasts.estimates import MARGIN, Estimate
-from shrinkbench_bert.report.labels import Header, counted
+from shrinkbench_bert.report.labels import Header, contrasts_title, counted, is_percent
 from shrinkbench_bert.tasks import TASKS
 
 _COLORS = {"better": "#00735C", "worse": "#B2182B", "no difference": "#0072B2", "inconclusive": "#777777"}
@@ -25,11 +26,12 @@ _SPREAD = 0.3
 """Of a row, over which its amounts are set."""
 
 
-def draw_contrasts(task: str, estimates: Sequence[Estimate], header: Header) -> Figure:
-    """Draw the advantage of every contrast of one task: over all amounts, and small at each."""
+def draw_contrasts(estimates: Sequence[Estimate], header: Header) -> Figure:
+    """Draw the advantage of every contrast of one task by one metric: over all amounts, and small at each."""
+    task, metric = TASKS[estimates[0].task], estimates[0].metric
     columns = amounts(pd.DataFrame({"amount": [a for e in estimates for a in e.by_amount]}), header)
     shades = dict(zip(columns, sns.color_palette("flare", len(columns)), strict=True))
-    scale = 1 if TASKS[task].regression else 100
+    scale = 100 if is_percent(metric) else 1
     with mpl.rc_context(RC):
         figure = canvas(9.6, 1.9 + _ROW * len(estimates))
         axes = figure.subplots()
@@ -41,7 +43,7 @@ def draw_contrasts(task: str, estimates: Sequence[Estimate], header: Header) -> 
         axes.set_yticks(range(len(estimates)), [_wrapped(e) for e in estimates], fontsize=SMALL)
         axes.set_ylim(len(estimates) - 0.4, -0.6)
         axes.grid(axis="y", visible=False)
-        unit = "mean squared error" if TASKS[task].regression else "points of accuracy"
+        unit = f"points of {METRICS[metric].label}" if is_percent(metric) else METRICS[metric].label
         axes.set_xlabel(f"advantage in {unit}: right of 0 the ingredient helps")
         for amount in columns:
             axes.plot([], [], "o", color=shades[amount], markersize=4, label=amount_title(amount, header))
@@ -50,7 +52,7 @@ def draw_contrasts(task: str, estimates: Sequence[Estimate], header: Header) -> 
         figure.legend(loc="outside right upper", frameon=False, fontsize=SMALL)
         words(
             figure,
-            f"{TASKS[task].title}: what each ingredient of a score is worth",
+            contrasts_title(task, metric),
             _notes(estimates),
             header,
         )

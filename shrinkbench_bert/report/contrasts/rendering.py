@@ -13,6 +13,7 @@ from shrinkbench_bert.report.contrasts.estimates import MARGIN, Estimate
 
 COLUMNS = [
     "task",
+    "metric",
     "contrast",
     "amount",
     "pairs",
@@ -28,14 +29,14 @@ _OVERALL = "all"
 _VERDICTS = {"better": "Helps", "worse": "Harms", "no difference": "Makes no difference on average"}
 
 
-def table(task: str, estimates: Sequence[Estimate]) -> str:
-    """Render one task's contrasts, a row for each, and what the columns say."""
+def table(estimates: Sequence[Estimate]) -> str:
+    """Render the contrasts of one task by one metric, a row for each."""
     rows = [
         [
             e.contrast.gist.replace("|", r"\|"),
             str(e.pairs),
             str(len(e.by_amount)),
-            labels.loss_interval(task, e.overall.mean, e.overall.low, e.overall.high),
+            _advantage(e),
             _p(e),
             f"**{e.verdict}**" if e.verdict != "inconclusive" else e.verdict,
         ]
@@ -45,14 +46,15 @@ def table(task: str, estimates: Sequence[Estimate]) -> str:
     return tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True)
 
 
-def caption(task: str, estimates: Sequence[Estimate]) -> str:
+def caption(estimates: Sequence[Estimate]) -> str:
     """Say how the numbers of `table` are made, and what their verdicts mean."""
     seeds = sorted({e.overall.seeds for e in estimates})
     several = f"{seeds[0]} to {seeds[-1]} seeds" if len(seeds) > 1 else labels.counted(seeds[0], "seed")
     over = "examples and seeds" if seeds[0] > 1 else "examples, and over seeds where there are several"
     margin = estimates[0].margin
+    within = labels.margin(estimates[0].metric, margin)
     none = (
-        f"No difference: the interval lies within ± {labels.margin(task, margin)}, {100 * MARGIN:.0f} % of "
+        f"No difference: the interval lies within ± {within}, {100 * MARGIN:.0f} % of "
         "what the dense model gains over the baseline; at one amount it may differ all the same."
         if margin
         else "No difference is not judged: it is not known that the dense model gains anything."
@@ -66,16 +68,13 @@ def caption(task: str, estimates: Sequence[Estimate]) -> str:
     )
 
 
-def sentences(task: str, estimates: Sequence[Estimate]) -> list[str]:
+def sentences(estimates: Sequence[Estimate]) -> list[str]:
     """Say for each verdict which ingredients have it."""
     found = []
     for verdict, says in _VERDICTS.items():
         named = [e for e in estimates if e.verdict == verdict]
         if named:
-            each = "; ".join(
-                f"{_short(e)} ({labels.loss_interval(task, e.overall.mean, e.overall.low, e.overall.high)})"
-                for e in named
-            )
+            each = "; ".join(f"{_short(e)} ({_advantage(e)})" for e in named)
             found.append(f"{says}: {each}.")
     unknown = [_short(e) for e in estimates if e.verdict == "inconclusive"]
     if unknown:
@@ -83,10 +82,10 @@ def sentences(task: str, estimates: Sequence[Estimate]) -> list[str]:
     return found
 
 
-def numbers(task: str, estimates: Sequence[Estimate]) -> pd.DataFrame:
+def numbers(estimates: Sequence[Estimate]) -> pd.DataFrame:
     """List every difference, at each amount and over all, as rows of `COLUMNS`; p_holm of the latter only."""
     rows = [
-        (task, e.contrast.id, amount, e.pairs, d.mean, d.low, d.high, d.p, p, d.seeds, d.examples)
+        (e.task, e.metric, e.contrast.id, amount, e.pairs, d.mean, d.low, d.high, d.p, p, d.seeds, d.examples)
         for e in estimates
         for amount, d, p in [
             *((amount, d, None) for amount, d in e.by_amount.items()),
@@ -94,6 +93,11 @@ def numbers(task: str, estimates: Sequence[Estimate]) -> pd.DataFrame:
         ]
     ]
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _advantage(estimate: Estimate) -> str:
+    whole = estimate.overall
+    return labels.loss_interval(estimate.metric, whole.mean, whole.low, whole.high)
 
 
 def _p(estimate: Estimate) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from shrinkbench_bert.analysis.losses import DENSE, samples
+from shrinkbench_bert.analysis.losses import DENSE, Sample, samples_by_every_metric
 from shrinkbench_bert.analysis.paired import difference
 from shrinkbench_bert.metrics import METRICS
 from shrinkbench_bert.report import labels
@@ -20,8 +20,8 @@ from shrinkbench_bert.report.style import order
 from shrinkbench_bert.store import Result
 from shrinkbench_bert.tasks import TASKS, Task
 
-Point = tuple[str, str, str]
-"""Strategy (or `dense`), amount, stage."""
+Point = tuple[str, str, str, str]
+"""Metric, strategy (or `dense`), amount, stage."""
 
 
 def curves(
@@ -37,7 +37,7 @@ def curves(
         task: to draw.
     """
     points = points[points["task"] == task.name]
-    intervals = dict(_intervals(results, task))
+    intervals = dict(_intervals(results))
     places, axes = places_of(results, latencies)
     seeds: dict[tuple[str, str], list[int]] = {}
     for result in results:
@@ -46,8 +46,7 @@ def curves(
     references: dict[str, dict[str, Any]] = {metric: {} for metric in task.metrics}
     for row in points.to_dict("records"):
         metric, stage, strategy, amount = row["metric"], row["stage"], row["strategy"], row["amount"]
-        interval = intervals.get((strategy, amount, stage)) if metric == task.metric else None
-        value = _value(row, interval)
+        value = _value(row, intervals.get((metric, strategy, amount, stage)))
         if stage in REFERENCES:
             references[metric][stage] = value
             continue
@@ -100,22 +99,23 @@ def _value(row: dict[Any, Any], interval: tuple[float, float] | None) -> dict[st
     }
 
 
-def _intervals(results: list[Result], task: Task) -> Iterator[tuple[Point, tuple[float, float]]]:
-    """Bound the task's metric of every point, by the bootstrap over examples and seeds of `evidence.md`."""
+def _intervals(results: list[Result]) -> Iterator[tuple[Point, tuple[float, float]]]:
+    """Bound every point of one task, by the bootstrap over examples and seeds of `evidence.md`."""
     for stage in STAGES:
         # A sample is of what was evaluated after retraining; here also of what was before it.
         shown = (r.model_copy(update={"after_retraining": getattr(r, stage)}) for r in results)
-        found = samples(shown)
+        found = samples_by_every_metric(shown)
         for sample in found:
             for name in sample.strategies:
-                yield (name, sample.amount, stage), _bounds(sample.stack([name]), task)
-    most = max(found, key=lambda sample: len(sample.losses[DENSE]))
-    yield (DENSE, "", DENSE), _bounds(most.stack([DENSE]), task)
+                yield (sample.metric, name, sample.amount, stage), _bounds(sample, name)
+    # The last one to name a point has it: the amount at which most seeds of the dense model are known.
+    for sample in sorted(found, key=lambda sample: len(sample.losses[DENSE])):
+        yield (sample.metric, DENSE, "", DENSE), _bounds(sample, DENSE)
 
 
-def _bounds(losses: Any, task: Task) -> tuple[float, float]:
-    found = difference(losses, [1.0])
-    if METRICS[task.metric].greater_is_better:
+def _bounds(sample: Sample, name: str) -> tuple[float, float]:
+    found = difference(sample.stack([name]), [1.0])
+    if METRICS[sample.metric].greater_is_better:
         return 1 - found.high, 1 - found.low
     return found.low, found.high
 

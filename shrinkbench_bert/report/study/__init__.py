@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from shrinkbench_bert.analysis.losses import samples
+from shrinkbench_bert.analysis.losses import samples_by_every_metric
 from shrinkbench_bert.analysis.one_batch import beside_one_batch
 from shrinkbench_bert.analysis.overlaps import Overlaps, overlaps
 from shrinkbench_bert.errors import UserError
@@ -44,11 +44,10 @@ def write_study(folders: Sequence[Path], one_batch: Sequence[Path], plots: Path,
     masks = [overlaps(grid.store, grid.results) for grid in grids]
     missing = [result for found in masks for result in found.missing]
     found = Overlaps(pd.concat([found.counts for found in masks], ignore_index=True), missing)
-    own = samples(results)
-    merged = beside_one_batch(own, samples(few))
+    merged = beside_one_batch(samples_by_every_metric(results), samples_by_every_metric(few))
     estimates = {
-        task: estimate([s for s in merged if s.task == task], load_contrasts())
-        for task in dict.fromkeys(s.task for s in own)
+        of: estimate([s for s in merged if (s.task, s.metric) == of], load_contrasts())
+        for of in dict.fromkeys((s.task, s.metric) for s in merged)
     }
     decided = decide_claims(results, found, few)
     checked = check_points([pair for grid in grids for pair in grid.pairs])
@@ -77,15 +76,14 @@ def write_study(folders: Sequence[Path], one_batch: Sequence[Path], plots: Path,
 
 
 def _write_contrasts(grid: StudyGrid, estimates: rendering.Estimates) -> list[Path]:
-    here = {task: estimates[task] for task in grid.tasks if estimates[task]}
+    here = {of: estimates[of] for task in grid.tasks for of in rendering.measured(task) if estimates[of]}
     if not here:
         return []
     figures = [
-        (rendering.contrasts_name(task), draw_contrasts(task, each, grid.header))
-        for task, each in here.items()
+        (rendering.contrasts_name(*of), draw_contrasts(each, grid.header)) for of, each in here.items()
     ]
     path = grid.plots / "contrasts.csv"
-    rows = pd.concat([numbers(task, each) for task, each in here.items()])
+    rows = pd.concat([numbers(each) for each in here.values()])
     # Sums of floats differ in their last digits with the number of threads.
     write_atomically(path, rows.to_csv(index=False, lineterminator="\n", float_format="%.9g").encode())
     return [*write_figures(figures, grid.plots), path]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from shrinkbench_bert.analysis.losses import DENSE
+from shrinkbench_bert.analysis.losses import DENSE, shared_out
 from shrinkbench_bert.report import labels
 from shrinkbench_bert.report.checklist_table import Checked
 from shrinkbench_bert.report.claims.rendering import Decided
@@ -24,8 +24,13 @@ from shrinkbench_bert.report.tables import markdown_table
 from shrinkbench_bert.store import Result
 from shrinkbench_bert.tasks import TASKS
 
-Estimates = dict[str, list[Estimate]]
-"""By task."""
+Estimates = dict[tuple[str, str], list[Estimate]]
+"""By task and metric."""
+
+
+def measured(task: str) -> list[tuple[str, str]]:
+    """List the keys of `Estimates` that are a task's."""
+    return [(task, metric) for metric in shared_out(TASKS[task])]
 
 
 def what_was_run(grids: Sequence[StudyGrid], one_batch: Sequence[Result]) -> Iterator[str]:
@@ -72,37 +77,39 @@ def what_drives_the_gain(grids: Sequence[StudyGrid], estimates: Estimates, page:
     if not any(estimates.values()):
         yield "Nothing can be said: no two strategies here differ in one ingredient."
     for grid in grids:
-        for task in grid.tasks:
-            if found := estimates.get(task):
-                yield f"### {TASKS[task].title}: what each ingredient is worth"
-                yield "\n".join(f"- {one}".replace("|", r"\|") for one in sentences(task, found))
-                yield _image(
-                    f"Advantages on {TASKS[task].title}", grid.plots / f"{contrasts_name(task)}.png", page
-                )
-                yield caption(task, found)
-                yield table(task, found)
+        for task, metric in (of for name in grid.tasks for of in measured(name)):
+            if found := estimates.get((task, metric)):
+                title = labels.contrasts_title(TASKS[task], metric)
+                yield f"### {title}"
+                yield "\n".join(f"- {one}".replace("|", r"\|") for one in sentences(found))
+                yield _image(title, grid.plots / f"{contrasts_name(task, metric)}.png", page)
+                yield caption(found)
+                yield table(found)
 
 
-def contrasts_name(task: str) -> str:
+def contrasts_name(task: str, metric: str) -> str:
     """Name the file of a task's contrasts, without its suffix."""
-    return f"contrasts_{task}"
+    return f"contrasts_{task}" + ("" if metric == TASKS[task].metric else f"_{metric}")
 
 
 def every_strategy(grids: Sequence[StudyGrid], page: Path) -> Iterator[str]:
-    """Show the task's metric of every strategy at every amount."""
+    """Show every strategy at every amount, by each metric that strategies are compared by."""
     for grid in grids:
         for task in map(TASKS.__getitem__, grid.tasks):
             yield f"### {task.title}: every strategy"
-            yield _image(
-                f"{task.title} against amounts", grid.plots / f"{figure_name(task, task.metric)}.png", page
-            )
-            (own,) = [
-                t
-                for t in tables(grid.points[grid.points["task"] == task.name], grid.header)
-                if (t.metric, t.stage) == (task.metric, "after_retraining")
-            ]
-            yield own.caption
-            yield markdown_table(own)
+            for metric in shared_out(task):
+                yield _image(
+                    labels.figure_title(task, metric, "after_retraining"),
+                    grid.plots / f"{figure_name(task, metric)}.png",
+                    page,
+                )
+                (own,) = [
+                    t
+                    for t in tables(grid.points[grid.points["task"] == task.name], grid.header)
+                    if (t.metric, t.stage) == (metric, "after_retraining")
+                ]
+                yield own.caption
+                yield markdown_table(own)
             names = {
                 "all tables": "tables.md",
                 "against the best, and ranks": "evidence.md",
@@ -141,19 +148,20 @@ def what_cannot_be_concluded(
     ]
     if untried:
         points.append(f"Anything of {', '.join(untried)}: there are no results.")
-    points += [_dense(grid, task) for grid in grids for task in grid.tasks]
+    points += [_dense(grid, *of) for grid in grids for task in grid.tasks for of in measured(task)]
     points += [one for grid in grids for task in grid.tasks for one in _batches(grid, task)]
-    for task, found in estimates.items():
+    for (task, metric), found in estimates.items():
+        title = labels.task_title(TASKS[task], metric)
         unknown = [e for e in found if e.verdict == "inconclusive"]
         if unknown:
             margin = found[0].margin
-            beyond = f" beyond ± {labels.margin(task, margin)}" if margin else ""
+            beyond = f" beyond ± {labels.margin(metric, margin)}" if margin else ""
             points.append(
-                f"{TASKS[task].title}, {len(unknown)} of {len(found)} ingredients: shown is neither a "
+                f"{title}, {len(unknown)} of {len(found)} ingredients: shown is neither a "
                 f"difference nor that there is none{beyond}."
             )
         lacking = [c for c in load_contrasts() if c.id not in {e.contrast.id for e in found}]
-        if lacking:
+        if lacking and metric == TASKS[task].metric:
             named = "; ".join(c.gist.split(":")[0] for c in lacking)
             points.append(f"{TASKS[task].title}, ingredients without results: {named}.")
     if missing:
@@ -168,9 +176,8 @@ def what_cannot_be_concluded(
     yield "\n".join(f"- {point}".replace("|", r"\|") for point in points)
 
 
-def _dense(grid: StudyGrid, task: str) -> str:
+def _dense(grid: StudyGrid, task: str, metric: str) -> str:
     """Say what the dense model has to lose."""
-    metric = TASKS[task].metric
     own = grid.points[(grid.points["task"] == task) & (grid.points["metric"] == metric)]
     dense, baseline = (own[own["stage"] == stage].iloc[0] for stage in (DENSE, "baseline"))
     spread = f" ± {labels.number(metric, dense['sd'])}" if dense["n_seeds"] > 1 else ""
