@@ -80,7 +80,7 @@ class TestCurves:
         assert found["references"]["accuracy"]["baseline"]["interval"] is None
 
     def test_the_interval_of_a_matthews_correlation(self) -> None:
-        """With even classes, evenly predicted, a share is a product of two signs: its variance is 1 - MCC^2."""
+        """Of two even classes, evenly predicted, a share is a product of signs: its variance is 1 - MCC^2."""
         result = make_result("cola", keep=0.2, after_retraining={"mcc": 0.6})
         right = result.after_retraining.model_copy(
             update={"predictions": pack_numbers([0] * 160 + [1] * 40 + [1] * 160 + [0] * 40)}
