@@ -17,6 +17,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -56,7 +57,7 @@ class Recipe(BaseModel):
     holdout: float = Field(0.1, gt=0, lt=1, description="fraction of train that chooses the epoch")
     dropout: float | None = Field(None, ge=0, lt=1, description="None: as the checkpoint says")
     metric_for_best_model: str | None = Field(
-        None, description="of the task, chooses the epoch; None: the one that figures show"
+        None, description="of the task, chooses the epoch; None: its first"
     )
 
 
@@ -97,6 +98,15 @@ class Cell(BaseModel):
             )
         return name
 
+    @field_validator("recipe")
+    @classmethod
+    def _own_metric_is_unset(cls, recipe: Recipe, info: ValidationInfo) -> Recipe:
+        if recipe.metric_for_best_model is None or "task" not in info.data:
+            return recipe
+        task = get_task(info.data["task"])
+        metric = task.metric_for_best_model(recipe.metric_for_best_model)
+        return recipe.model_copy(update={"metric_for_best_model": None if metric == task.metric else metric})
+
     @field_validator("protocol", mode="before")
     @classmethod
     def _protocol_by_name(cls, value: Any) -> Any:
@@ -119,11 +129,6 @@ class Cell(BaseModel):
             raise UserError("prune_rounds: it needs keep or compression; heads have head_rounds")
         if self.score_parts and (self.heads is not None or self.prune_rounds):
             raise UserError(_IN_ONE_GO)
-        return self
-
-    @model_validator(mode="after")
-    def _metric_of_its_task(self) -> Self:
-        get_task(self.task).metric_for_best_model(self.recipe.metric_for_best_model)
         return self
 
     @property

@@ -102,7 +102,7 @@ class StageFiles:
         """Digest what decides the dense weights, or the masks of a cell."""
         taken = fingerprints(cell or self._shared_cell)
         facts: list[Any] = [
-            self._shared_cell.model_dump(mode="json", exclude=_OF_NO_MATTER),
+            self._shared_cell.model_dump(mode="json", exclude=_OF_NO_MATTER, exclude_none=True),
             [taken.data, taken.model],
             [taken.strategy, cell.strategy, cell.amount, *_rounds(cell)] if cell else None,
         ]

@@ -28,11 +28,11 @@ class Task:
 
     @property
     def metric(self) -> str:
-        """The metric that the figures show."""
+        """The metric that the papers plot."""
         return self.metrics[0]
 
     def metric_for_best_model(self, name: str | None) -> str:
-        """The metric that chooses the best epoch: one of the task's by name, or the one that figures show.
+        """The metric that chooses the best epoch: one of the task's by name, or its first.
 
         Raises UserError for a metric that the task does not have.
         """

@@ -11,7 +11,6 @@ from transformers import PreTrainedModel
 
 from shrinkbench_bert import objective
 from shrinkbench_bert.data import Split, TaskData, evaluation_batches, training_batches
-from shrinkbench_bert.errors import UserError
 from shrinkbench_bert.grid import Recipe
 from shrinkbench_bert.masks import AppliedMasks
 from shrinkbench_bert.metrics import METRICS, evaluate_predictions
@@ -190,7 +189,7 @@ def _restore(optimizer: torch.optim.Optimizer, model: PreTrainedModel, moments: 
 
 
 class _Best:
-    """Remembers the weights of the best epoch: the earliest of equal ones."""
+    """Remembers the best epoch's weights: the earliest of equal ones; an undefined value is the worst."""
 
     def __init__(self, metric: str) -> None:
         self.metric = metric
@@ -203,13 +202,11 @@ class _Best:
             self.epoch = epoch
             return
         value = selection.metrics[self.metric]
-        if value is None:
-            raise UserError(
-                f"metric {self.metric!r} is undefined here and chooses no epoch; "
-                "name another one of the task in recipe.metric_for_best_model"
-            )
-        value = value if METRICS[self.metric].greater_is_better else -value
-        if value > self._value:
+        if value is None:  # the correlation of a constant
+            value = -math.inf
+        elif not METRICS[self.metric].greater_is_better:
+            value = -value
+        if self.weights is None or value > self._value:
             self.epoch, self._value = epoch, value
             self.weights = {name: p.detach().clone() for name, p in model.state_dict().items()}
 

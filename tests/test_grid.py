@@ -235,6 +235,13 @@ class TestMetricForBestModel:
         chosen = {cell.task: cell.recipe.metric_for_best_model for cell in Grid.from_toml(file).cells()}
         assert chosen == {"stsb": "pearson", "sst2": None}
 
+    def test_the_tasks_own_is_as_if_left_out(self) -> None:
+        plain, named = (
+            Cell(task="cola", strategy="LayerRandom", keep=0.5, recipe=Recipe(metric_for_best_model=metric))
+            for metric in (None, "accuracy")
+        )
+        assert named == plain
+
     def test_a_task_without_it_is_named(self, file: Path) -> None:
         said = r"recipe.metric_for_best_model = 'mcc': task 'stsb' has mse, pearson, spearman"
         with pytest.raises(UserError, match=said):

@@ -277,6 +277,22 @@ class TestPage:
         assert set(rows["contrast"]) == {"gradient", "batches"}
         assert (plots / "second/contrasts_stsb.svg").stat().st_size > 0
 
+    def test_cola_is_compared_by_both_its_metrics(self, store: Store, tmp_path: Path) -> None:
+        page, plots = tmp_path / "study.md", tmp_path / "plots"
+        few = store("few", "cola", one_batch)
+        self.run(store("first", "cola"), "--one-batch", few, "--page", page, "--plots", plots)
+        text = page.read_text()
+        for title in ("CoLA", "CoLA by Matthews correlation"):
+            assert f"\n### {title}: what each ingredient is worth\n" in text
+            assert f"\n### {title}: every strategy\n" in text
+        rows = pd.read_csv(plots / "first/contrasts.csv").groupby("metric")
+        assert {metric: set(own["contrast"]) for metric, own in rows} == {
+            "accuracy": {"gradient", "batches"},
+            "mcc": {"gradient", "batches"},
+        }
+        drawn = {path.stem for path in (plots / "first").glob("contrasts_*.png")}
+        assert drawn == {"contrasts_cola", "contrasts_cola_mcc"}
+
     def test_again_it_is_the_same(self, store: Store, tmp_path: Path) -> None:
         page, folder = tmp_path / "study.md", store("first", "sst2")
         written = []

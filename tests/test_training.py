@@ -283,13 +283,20 @@ def test_the_recipes_metric_chooses_the_epoch(
     assert tuned.training.best_epoch == best
 
 
-def test_a_metric_that_is_undefined_chooses_no_epoch(model, data, monkeypatch: pytest.MonkeyPatch):
-    metric = data.task.metric
+@pytest.mark.parametrize(
+    ("values", "best"), [([None, 0.1, None], 2), ([None, None, None], 1), ([-0.2, None, -0.3], 1)]
+)
+@pytest.mark.parametrize("task", ["stsb"])
+def test_the_correlation_of_a_constant_is_the_worst(
+    model, data, values: list[float | None], best: int, monkeypatch: pytest.MonkeyPatch
+):
+    scripted = iter([{"mse": 1.0, "pearson": value} for value in values])
     monkeypatch.setattr(
-        training, "evaluate", lambda model, data, split: Evaluation(n=len(split), metrics={metric: None})
+        training, "evaluate", lambda model, data, split: Evaluation(n=len(split), metrics=next(scripted))
     )
-    with pytest.raises(UserError, match=rf"metric '{metric}' is undefined .* recipe.metric_for_best_model"):
-        fine_tune(model, data, CONSTANT, Protocol(), epochs=1, seed=0, purpose="dense")
+    recipe = CONSTANT.model_copy(update={"metric_for_best_model": "pearson"})
+    tuned = fine_tune(model, data, recipe, Protocol(), epochs=3, seed=0, purpose="dense")
+    assert tuned.training.best_epoch == best
 
 
 def test_a_loss_that_is_no_number_stops_the_run(model, data):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from shrinkbench_bert.errors import UserError
 from shrinkbench_bert.metrics import METRICS
 from shrinkbench_bert.packing import unpack_numbers
 from shrinkbench_bert.store import Evaluation, Result
-from shrinkbench_bert.tasks import TASKS, Task
+from shrinkbench_bert.tasks import TASKS
 
 Array = NDArray[np.float64]
 DENSE = "dense"
@@ -31,8 +31,8 @@ def _from_perfect_correlation(labels: Array, predictions: Array) -> Array:
     """Share 1 - MCC out among the examples: its value plus the influence of each on it, which sum to 0.
 
     To first order the mean of these numbers has the sampling error of the coefficient itself (the
-    infinitesimal jackknife: Jaeckel 1972; Efron 1982, chapter 6), so that it can be treated like any other
-    mean. MCC is cov(x, y) / sqrt(cov(x, x) cov(y, y)) of one-hot x and y (Gorodkin 2004), 0 for a constant.
+    infinitesimal jackknife: Jaeckel 1972; Efron 1982, chapter 6). MCC is that of one-hot x and y, 0 for a
+    constant: cov(x, y) / sqrt(cov(x, x) cov(y, y)) (Gorodkin 2004).
     """
     classes = np.union1d(labels, predictions)
     x, y = ((values[:, None] == classes) * 1.0 for values in (labels, predictions))
@@ -51,6 +51,8 @@ _LOSSES: dict[str, Callable[[Array, Array], Array]] = {
     "mcc": _from_perfect_correlation,
 }
 """By metric: from labels and predictions, both (examples,), to what each example costs, (examples,)."""
+_APPROXIMATE = {"mcc"}
+"""Metrics whose error is known to first order: it comes out too small where a class is hardly predicted."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,11 @@ class Sample:
     """Fraction of the attention heads removed; None where weights were pruned."""
     majority_losses: Array | None = None
     """Of the majority class, per example; None but for accuracy."""
+
+    @property
+    def one_seed_tells(self) -> bool:
+        """Whether a difference can be tested with the examples of one seed alone."""
+        return self.metric not in _APPROXIMATE
 
     @property
     def strategies(self) -> list[str]:
@@ -100,25 +107,32 @@ def samples(results: Iterable[Result]) -> list[Sample]:
 
     Raises UserError if predictions are damaged, or if the results of a task are of different examples.
     """
-    return _samples(results, lambda task: [task.metric])
+    return _samples(results, lambda group: [TASKS[group[0].cell.task].metric])
 
 
-def samples_by_every_metric(results: Iterable[Result]) -> list[Sample]:
-    """Sort results into samples by each of `shared_out`. Order and errors as those of `samples`."""
-    return _samples(results, shared_out)
+def samples_by_metric(results: Iterable[Result]) -> list[Sample]:
+    """Sort results into samples by each of `comparable_metrics`. Order and errors as those of `samples`."""
+    return _samples(results, comparable_metrics)
 
 
-def shared_out(task: Task) -> list[str]:
-    """The metrics of a task that can be shared out among examples, the one that papers plot first."""
-    return [metric for metric in task.metrics if metric in _LOSSES]
+def comparable_metrics(results: Sequence[Result]) -> list[str]:
+    """List the metrics that all these results of one task have and that every example has a share of.
+
+    The task's own, which papers plot, comes first.
+    """
+    return [
+        metric
+        for metric in TASKS[results[0].cell.task].metrics
+        if metric in _LOSSES and all(r.baseline.metrics.get(metric) is not None for r in results)
+    ]
 
 
-def _samples(results: Iterable[Result], metrics: Callable[[Task], list[str]]) -> list[Sample]:
+def _samples(results: Iterable[Result], metrics: Callable[[list[Result]], list[str]]) -> list[Sample]:
     groups: dict[tuple[str, str], list[Result]] = defaultdict(list)
     for result in results:
         groups[result.cell.task, result.cell.amount].append(result)
     order = list(TASKS)
-    found = [_sample(group, metric) for (task, _), group in groups.items() for metric in metrics(TASKS[task])]
+    found = [_sample(group, metric) for group in groups.values() for metric in metrics(group)]
     return sorted(found, key=lambda s: (order.index(s.task), TASKS[s.task].metrics.index(s.metric), -s.keep))
 
 
@@ -161,7 +175,7 @@ def _labels(result: Result) -> Array:
 
 def _majority_losses(labels: Array, baseline: float) -> Array:
     """What the majority class of train loses: that is the class which loses as much as the baseline."""
-    wrong = [_wrong(labels, np.full_like(labels, label)) for label in np.unique(labels)]
+    wrong = [(labels != label) * 1.0 for label in np.unique(labels)]
     return min(wrong, key=lambda losses: abs(float(losses.mean()) - baseline))
 
 

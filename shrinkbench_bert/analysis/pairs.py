@@ -18,8 +18,9 @@ def all_pairs(found: Iterable[Sample]) -> pd.DataFrame:
     """Compare every two strategies of every sample that share a seed.
 
     Returns one row per pair: `difference` is the mean loss of `a` minus that of `b` (1 - accuracy, 1 - MCC or
-    MSE, as `metric` says; negative where `a` is better), `low` and `high` its 95 % interval, `p` two-sided,
-    `p_holm` adjusted for all pairs of the same task, metric and amount, `seeds` and `examples` behind it.
+    MSE, as `metric` says; negative where `a` is better), `low` and `high` its 95 % interval, `p` two-sided (1
+    for MCC of one seed), `p_holm` adjusted for all pairs of the same task, metric and amount, `seeds` and
+    `examples` behind it.
     """
     frames = []
     for sample in found:
@@ -29,6 +30,8 @@ def all_pairs(found: Iterable[Sample]) -> pd.DataFrame:
         rows = [difference(sample.stack([a, b]), [1, -1]) for a, b in pairs]
         frame = pd.DataFrame(rows).rename(columns={"mean": "difference"})
         frame[["a", "b"]] = pairs
+        if not sample.one_seed_tells:
+            frame["p"] = frame["p"].where(frame["seeds"] > 1, 1.0)
         frame["p_holm"] = holm(frame["p"].tolist())
         frames.append(frame.assign(task=sample.task, metric=sample.metric, amount=sample.amount))
     return pd.concat(frames, ignore_index=True)[COLUMNS] if frames else pd.DataFrame(columns=COLUMNS)

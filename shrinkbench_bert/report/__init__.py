@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from shrinkbench_bert.analysis.losses import samples_by_every_metric
+from shrinkbench_bert.analysis.losses import samples_by_metric
 from shrinkbench_bert.analysis.overlaps import Overlaps, overlaps
 from shrinkbench_bert.analysis.similarity import with_iou
 from shrinkbench_bert.errors import UserError
@@ -63,7 +63,7 @@ def write_report(store: ResultStore, plots: Path) -> Report:
     paths = [
         *write_figures(_figures(points, header, found), plots),
         *write_tables(points, header, plots),
-        *write_evidence(samples_by_every_metric(results), header, plots),
+        *write_evidence(samples_by_metric(results), header, plots),
         claims,
     ]
     if sparse := load_sparse_latencies(store):

@@ -34,7 +34,7 @@ def write_evidence(found: list[Sample], header: Header, folder: Path) -> list[Pa
 
 
 def markdown(found: list[Sample], pairs: pd.DataFrame, header: Header) -> str:
-    """Render Markdown: a table of differences per task, and one of ranks."""
+    """Render Markdown: a table of differences per task and metric, and one of ranks."""
     blocks = ["# How sure the differences are", " · ".join(header.parts()).replace("_", r"\_")]
     for of in dict.fromkeys((sample.task, sample.metric) for sample in found):
         blocks += _against_the_best([s for s in found if (s.task, s.metric) == of], pairs, header)
@@ -46,10 +46,10 @@ def _against_the_best(found: list[Sample], pairs: pd.DataFrame, header: Header) 
     task, metric = TASKS[found[0].task], found[0].metric
     sign = -1 if METRICS[metric].greater_is_better else 1
     names = order({name for sample in found for name in sample.strategies})
-    columns = {amount_label(s.amount, header): _column(s, pairs, sign) for s in found}
+    own = pairs[(pairs["task"] == task.name) & (pairs["metric"] == metric)]
+    columns = {amount_label(s.amount, header): _column(s, own, sign) for s in found}
     rows = [[name, *(column.get(name, labels.DASH) for column in columns.values())] for name in names]
-    of_pairs = pairs.loc[pairs["task"] == task.name, "seeds"].tolist()
-    seeds = sorted(of_pairs or (len(sample.seeds(sample.strategies)) for sample in found))
+    seeds = sorted(own["seeds"].tolist() or (len(sample.seeds(sample.strategies)) for sample in found))
     several = " to ".join(str(n) for n in dict.fromkeys((seeds[0], seeds[-1])))
     sentences = [
         f"{labels.metric_label(metric)}: of the best strategy, and the difference of every other one to "
@@ -58,13 +58,13 @@ def _against_the_best(found: list[Sample], pairs: pd.DataFrame, header: Header) 
         f"seeds in common: {several}; {labels.counted(len(found[0].stack(names[:1])[0, 0]), 'example')}",
     ]
     if seeds[0] == 1:
-        sentences.append(labels.ONE_SEED)
+        sentences.append(labels.ONE_SEED if found[0].one_seed_tells else labels.ONE_SEED_TELLS_NOTHING)
     table = tabulate(rows, headers=["strategy", *columns], tablefmt="pipe", disable_numparse=True)
     return [f"## {labels.task_title(task, metric)}", labels.sentences(sentences), table]
 
 
 def _column(sample: Sample, pairs: pd.DataFrame, sign: int) -> dict[str, str]:
-    """Entries of one amount, by strategy."""
+    """Entries of one amount, by strategy, with the task's pairs by that metric."""
     metric = sample.metric
     names = [name for name in sample.strategies if sample.seeds(sample.strategies)]
     if not names:
@@ -73,9 +73,7 @@ def _column(sample: Sample, pairs: pd.DataFrame, sign: int) -> dict[str, str]:
     best = min(names, key=lambda name: means[name])
     loss = float(means[best])
     entries = {best: f"**{labels.number(metric, 1 - loss if sign < 0 else loss)}**"}
-    here = pairs[
-        (pairs["task"] == sample.task) & (pairs["metric"] == metric) & (pairs["amount"] == sample.amount)
-    ]
+    here = pairs[pairs["amount"] == sample.amount]
     for name in names:
         if name == best:
             continue

@@ -194,6 +194,10 @@ def asterisk(family: str) -> str:
 
 
 ONE_SEED = "one seed: the intervals are of the examples alone, another seed may do otherwise"
+ONE_SEED_TELLS_NOTHING = (
+    f"{ONE_SEED}; where a class is hardly predicted they are too narrow, "
+    "so that no pair of one seed has an asterisk"
+)
 
 
 def figure_title(task: Task, metric: str, stage: str) -> str:
@@ -202,13 +206,8 @@ def figure_title(task: Task, metric: str, stage: str) -> str:
 
 
 def task_title(task: Task, metric: str) -> str:
-    """Name a task, and the metric if it is another one than figures show: `CoLA by Matthews correlation`."""
+    """Name a task, and the metric if it is not the task's first: `CoLA by Matthews correlation`."""
     return task.title + ("" if metric == task.metric else f" by {METRICS[metric].label}")
-
-
-def contrasts_title(task: Task, metric: str) -> str:
-    """Name a task's contrasts."""
-    return f"{task_title(task, metric)}: what each ingredient of a score is worth"
 
 
 def caption(points: pd.DataFrame, task: Task, stage: str, *, dodged: bool = False) -> list[str]:

@@ -63,14 +63,14 @@ def estimate(of_task: Sequence[Sample], contrasts: Sequence[Contrast]) -> list[E
     first, margin = of_task[0], _margin(of_task)
     return [
         Estimate(
-            first.task,
-            first.metric,
-            c,
-            pairs,
-            {name: _difference(own) for name, own in losses.items()},
-            whole,
-            p,
-            margin,
+            task=first.task,
+            metric=first.metric,
+            contrast=c,
+            pairs=pairs,
+            by_amount={name: _difference(own) for name, own in losses.items()},
+            overall=whole,
+            p=p,
+            margin=margin,
         )
         for (c, pairs, losses), whole, p in zip(found, overall, adjusted, strict=True)
     ]

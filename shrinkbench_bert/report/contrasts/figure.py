@@ -1,4 +1,4 @@
-"""What each ingredient of a score is worth, as one forest plot per task."""
+"""What each ingredient of a score is worth, as one forest plot per task and metric."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from shrinkbench_bert.metrics import METRICS
 from shrinkbench_bert.report.canvas import RC, SMALL, amount_title, amounts, canvas, words
 from shrinkbench_bert.report.contrasts.estimates import MARGIN, Estimate
-from shrinkbench_bert.report.labels import Header, contrasts_title, counted, is_percent
+from shrinkbench_bert.report.labels import Header, counted, is_percent, task_title
 from shrinkbench_bert.tasks import TASKS
 
 _COLORS = {"better": "#00735C", "worse": "#B2182B", "no difference": "#0072B2", "inconclusive": "#777777"}
@@ -50,12 +50,8 @@ def draw_contrasts(estimates: Sequence[Estimate], header: Header) -> Figure:
         for verdict in dict.fromkeys(e.verdict for e in estimates):
             axes.plot([], [], "D", color=_COLORS[verdict], markersize=5.5, label=f"over all: {verdict}")
         figure.legend(loc="outside right upper", frameon=False, fontsize=SMALL)
-        words(
-            figure,
-            contrasts_title(task, metric),
-            _notes(estimates),
-            header,
-        )
+        title = f"{task_title(task, metric)}: what each ingredient of a score is worth"
+        words(figure, title, _notes(estimates), header)
     return figure
 
 

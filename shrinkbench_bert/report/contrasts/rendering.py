@@ -64,7 +64,8 @@ def caption(estimates: Sequence[Estimate]) -> str:
         f"its pairs and amounts, positive if the ingredient helps. {several}, "
         f"{labels.counted(estimates[0].overall.examples, 'example')}; intervals by a paired bootstrap over "
         f"{over} and Student's t. Better, worse: p < {LEVEL} after Holm's correction for the "
-        f"{labels.counted(len(estimates), 'contrast')} of the task. {none} All else is inconclusive."
+        f"{labels.counted(len(estimates), 'contrast')} of the task by this metric. {none} All "
+        "else is inconclusive."
     )
 
 

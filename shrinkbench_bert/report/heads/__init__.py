@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from shrinkbench_bert.analysis.losses import samples_by_every_metric
+from shrinkbench_bert.analysis.losses import samples_by_metric
 from shrinkbench_bert.report.aggregate import STAGES
 from shrinkbench_bert.report.drawing import draw
 from shrinkbench_bert.report.evidence import write_evidence
@@ -40,7 +40,7 @@ def write_heads_report(
     written = [
         *write_figures(_figures(frame, points, results, latencies, header), folder),
         *write_tables(points, header, folder),
-        *write_evidence(samples_by_every_metric(results), header, folder),
+        *write_evidence(samples_by_metric(results), header, folder),
     ]
     files = {"heads.md": summary(frame, points, latencies, header)}
     if not latencies.empty:

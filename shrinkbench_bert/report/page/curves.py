@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from shrinkbench_bert.analysis.losses import DENSE, Sample, samples_by_every_metric
+from shrinkbench_bert.analysis.losses import DENSE, Sample, comparable_metrics, samples_by_metric
 from shrinkbench_bert.analysis.paired import difference
 from shrinkbench_bert.metrics import METRICS
 from shrinkbench_bert.report import labels
@@ -104,13 +104,13 @@ def _intervals(results: list[Result]) -> Iterator[tuple[Point, tuple[float, floa
     for stage in STAGES:
         # A sample is of what was evaluated after retraining; here also of what was before it.
         shown = (r.model_copy(update={"after_retraining": getattr(r, stage)}) for r in results)
-        found = samples_by_every_metric(shown)
+        found = samples_by_metric(shown)
         for sample in found:
             for name in sample.strategies:
                 yield (sample.metric, name, sample.amount, stage), _bounds(sample, name)
-    # The last one to name a point has it: the amount at which most seeds of the dense model are known.
-    for sample in sorted(found, key=lambda sample: len(sample.losses[DENSE])):
-        yield (sample.metric, DENSE, "", DENSE), _bounds(sample, DENSE)
+    for metric in comparable_metrics(results):
+        most = max((s for s in found if s.metric == metric), key=lambda sample: len(sample.losses[DENSE]))
+        yield (metric, DENSE, "", DENSE), _bounds(most, DENSE)
 
 
 def _bounds(sample: Sample, name: str) -> tuple[float, float]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from shrinkbench_bert.analysis.losses import samples_by_every_metric
+from shrinkbench_bert.analysis.losses import samples_by_metric
 from shrinkbench_bert.analysis.one_batch import beside_one_batch
 from shrinkbench_bert.analysis.overlaps import Overlaps, overlaps
 from shrinkbench_bert.errors import UserError
@@ -44,7 +44,7 @@ def write_study(folders: Sequence[Path], one_batch: Sequence[Path], plots: Path,
     masks = [overlaps(grid.store, grid.results) for grid in grids]
     missing = [result for found in masks for result in found.missing]
     found = Overlaps(pd.concat([found.counts for found in masks], ignore_index=True), missing)
-    merged = beside_one_batch(samples_by_every_metric(results), samples_by_every_metric(few))
+    merged = beside_one_batch(samples_by_metric(results), samples_by_metric(few))
     estimates = {
         of: estimate([s for s in merged if (s.task, s.metric) == of], load_contrasts())
         for of in dict.fromkeys((s.task, s.metric) for s in merged)
@@ -76,7 +76,7 @@ def write_study(folders: Sequence[Path], one_batch: Sequence[Path], plots: Path,
 
 
 def _write_contrasts(grid: StudyGrid, estimates: rendering.Estimates) -> list[Path]:
-    here = {of: estimates[of] for task in grid.tasks for of in rendering.measured(task) if estimates[of]}
+    here = {of: estimates[of] for of in grid.compared if estimates[of]}
     if not here:
         return []
     figures = [

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from shrinkbench_bert.analysis.losses import comparable_metrics
 from shrinkbench_bert.analysis.one_batch import check_one_batch
 from shrinkbench_bert.errors import UserError
 from shrinkbench_bert.report import read_grid
@@ -38,6 +39,11 @@ class StudyGrid:
     def tasks(self) -> list[str]:
         """Its tasks, in their table's order."""
         return [name for name in TASKS if any(r.cell.task == name for r in self.results)]
+
+    @property
+    def compared(self) -> list[tuple[str, str]]:
+        """Its tasks, each with every metric that strategies can be compared by."""
+        return [(task, metric) for task in self.tasks for metric in comparable_metrics(self.of(task))]
 
     def of(self, task: str) -> list[Result]:
         """Its results of one task."""

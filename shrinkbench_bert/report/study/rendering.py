@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from shrinkbench_bert.analysis.losses import DENSE, shared_out
+from shrinkbench_bert.analysis.losses import DENSE
 from shrinkbench_bert.report import labels
 from shrinkbench_bert.report.checklist_table import Checked
 from shrinkbench_bert.report.claims.rendering import Decided
@@ -26,11 +26,6 @@ from shrinkbench_bert.tasks import TASKS
 
 Estimates = dict[tuple[str, str], list[Estimate]]
 """By task and metric."""
-
-
-def measured(task: str) -> list[tuple[str, str]]:
-    """List the keys of `Estimates` that are a task's."""
-    return [(task, metric) for metric in shared_out(TASKS[task])]
 
 
 def what_was_run(grids: Sequence[StudyGrid], one_batch: Sequence[Result]) -> Iterator[str]:
@@ -77,12 +72,14 @@ def what_drives_the_gain(grids: Sequence[StudyGrid], estimates: Estimates, page:
     if not any(estimates.values()):
         yield "Nothing can be said: no two strategies here differ in one ingredient."
     for grid in grids:
-        for task, metric in (of for name in grid.tasks for of in measured(name)):
+        for task, metric in grid.compared:
             if found := estimates.get((task, metric)):
-                title = labels.contrasts_title(TASKS[task], metric)
-                yield f"### {title}"
+                title = labels.task_title(TASKS[task], metric)
+                yield f"### {title}: what each ingredient is worth"
                 yield "\n".join(f"- {one}".replace("|", r"\|") for one in sentences(found))
-                yield _image(title, grid.plots / f"{contrasts_name(task, metric)}.png", page)
+                yield _image(
+                    f"Advantages on {title}", grid.plots / f"{contrasts_name(task, metric)}.png", page
+                )
                 yield caption(found)
                 yield table(found)
 
@@ -93,29 +90,24 @@ def contrasts_name(task: str, metric: str) -> str:
 
 
 def every_strategy(grids: Sequence[StudyGrid], page: Path) -> Iterator[str]:
-    """Show every strategy at every amount, by each metric that strategies are compared by."""
+    """Show every strategy at every amount, by each metric that strategies can be compared by."""
     for grid in grids:
-        for task in map(TASKS.__getitem__, grid.tasks):
-            yield f"### {task.title}: every strategy"
-            for metric in shared_out(task):
-                yield _image(
-                    labels.figure_title(task, metric, "after_retraining"),
-                    grid.plots / f"{figure_name(task, metric)}.png",
-                    page,
-                )
-                (own,) = [
-                    t
-                    for t in tables(grid.points[grid.points["task"] == task.name], grid.header)
-                    if (t.metric, t.stage) == (metric, "after_retraining")
-                ]
-                yield own.caption
-                yield markdown_table(own)
+        for name, metric in grid.compared:
+            task = TASKS[name]
+            yield f"### {labels.task_title(task, metric)}: every strategy"
+            yield _image(
+                f"{task.title} against amounts", grid.plots / f"{figure_name(task, metric)}.png", page
+            )
+            points = grid.points[(grid.points["task"] == name) & (grid.points["metric"] == metric)]
+            (own,) = [t for t in tables(points, grid.header) if t.stage == "after_retraining"]
+            yield own.caption
+            yield markdown_table(own)
             names = {
                 "all tables": "tables.md",
                 "against the best, and ranks": "evidence.md",
                 "pairs": "pairs.csv",
             }
-            links = [f"[{what}]({_link(grid.plots / name, page)})" for what, name in names.items()]
+            links = [f"[{what}]({_link(grid.plots / file, page)})" for what, file in names.items()]
             yield f"More: {', '.join(links)}."
 
 
@@ -148,7 +140,7 @@ def what_cannot_be_concluded(
     ]
     if untried:
         points.append(f"Anything of {', '.join(untried)}: there are no results.")
-    points += [_dense(grid, *of) for grid in grids for task in grid.tasks for of in measured(task)]
+    points += [_dense(grid, *of) for grid in grids for of in grid.compared]
     points += [one for grid in grids for task in grid.tasks for one in _batches(grid, task)]
     for (task, metric), found in estimates.items():
         title = labels.task_title(TASKS[task], metric)
