@@ -43,7 +43,7 @@ figures: env
 
 # From the committed results alone.
 study: env
-	for grid in study glue-minilm; do \
+	for grid in study glue-minilm cola-by-accuracy; do \
 		$(BIN)/shrinkbench-bert report $$grid --results results/reference --plots plots/reference || exit; done
 	$(BIN)/shrinkbench-bert study results/reference/study results/reference/glue-minilm \
 		--one-batch results/reference/study-one-batch --plots plots/reference --page docs/study.md
