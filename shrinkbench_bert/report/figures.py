@@ -34,8 +34,13 @@ def figures(points: pd.DataFrame, header: Header) -> Iterator[tuple[str, Figure]
 
 def figure_name(task: Task, metric: str, stage: str = STAGES[0]) -> str:
     """Name the file of a figure, without its suffix: `fig7_stsb_pearson`."""
-    name = f"{task.figure}_{task.name}" + ("" if metric == task.metric else f"_{metric}")
+    name = f"{task.figure}_{metric_name(task, metric)}"
     return name if stage == STAGES[0] else f"{name}_{stage}"
+
+
+def metric_name(task: Task, metric: str) -> str:
+    """Name a task in files, with the metric if it is not the task's first: `stsb_pearson`."""
+    return task.name if metric == task.metric else f"{task.name}_{metric}"
 
 
 def write_figures(drawn: Iterable[tuple[str, Figure]], folder: Path) -> list[Path]:

@@ -17,7 +17,7 @@ from shrinkbench_bert.report.claims.rendering import table as claims_table
 from shrinkbench_bert.report.contrasts.contrast import load_contrasts
 from shrinkbench_bert.report.contrasts.estimates import Estimate
 from shrinkbench_bert.report.contrasts.rendering import caption, sentences, table
-from shrinkbench_bert.report.figures import figure_name
+from shrinkbench_bert.report.figures import figure_name, metric_name
 from shrinkbench_bert.report.layout import tables
 from shrinkbench_bert.report.study.grids import StudyGrid
 from shrinkbench_bert.report.tables import markdown_table
@@ -86,7 +86,7 @@ def what_drives_the_gain(grids: Sequence[StudyGrid], estimates: Estimates, page:
 
 def contrasts_name(task: str, metric: str) -> str:
     """Name the file of a task's contrasts, without its suffix."""
-    return f"contrasts_{task}" + ("" if metric == TASKS[task].metric else f"_{metric}")
+    return f"contrasts_{metric_name(TASKS[task], metric)}"
 
 
 def every_strategy(grids: Sequence[StudyGrid], page: Path) -> Iterator[str]:
