@@ -228,9 +228,8 @@ def ablate(
     found = run_ablation(loaded, ResultStore(results), masks_only=masks_only)
     base, knob = loaded.base, loaded.knob
     varied = Varied(knob.field, list(loaded.grids), knob.reference_label, knob.is_number)
-    header = Header(
-        base.name, base.model, base.layers, base.source, base.protocol.label, bool(base.compression)
-    )
+    protocol = base.protocol.label + (" but for what a value names" if knob.field == "protocol" else "")
+    header = Header(base.name, base.model, base.layers, base.source, protocol, bool(base.compression))
     written = write_ablation(found.points, found.differences, varied, header, plots / base.name)
     typer.echo(f"figures and tables in {plots / base.name}:")
     for file in written:

@@ -20,7 +20,7 @@ from shrinkbench_bert.errors import UserError
 from shrinkbench_bert.report import labels
 from shrinkbench_bert.report.contrasts.contrast import Contrast, load_contrasts
 from shrinkbench_bert.report.contrasts.estimates import Estimate, Verdict, estimate
-from shrinkbench_bert.report.contrasts.rendering import caption, numbers, sentences
+from shrinkbench_bert.report.contrasts.rendering import caption, numbers, sentences, table
 from shrinkbench_bert.report.study import write_study
 from shrinkbench_bert.report.study.grids import read_grids, read_one_batch
 from shrinkbench_bert.report.study.rendering import what_cannot_be_concluded
@@ -113,6 +113,14 @@ class TestEstimate:
         half = make_sample({"A": 1.0, "B": 9.0}, keep=0.1)
         found = only(estimate([whole, half], [CONTRAST]))
         assert (list(found.by_amount), found.overall.mean) == (["keep-0.5"], 1.0)
+
+    def test_a_pair_that_lacks_most_amounts_is_left_out(self) -> None:
+        """So that what it adds at one amount does not take the others away from the pair that has them."""
+        whole = make_sample({"A": 1.0, "B": 2.0, "C": 1.0, "D": 5.0})
+        others = [make_sample({"A": 1.0, "B": 2.0}, keep=keep) for keep in (0.1, 0.2)]
+        found = only(estimate([whole, *others], [CONTRAST]))
+        assert (found.pairs, len(found.by_amount), found.overall.mean) == (1, 3, 1.0)
+        assert "| 1 of 2 " in table([found])
 
     def test_a_pair_without_results_is_not_counted(self) -> None:
         found = only(estimate([make_sample({"A": 1.0, "B": 2.0, "C": 1.0})], [CONTRAST]))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from shrinkbench_bert.analysis.losses import Sample, samples
-from shrinkbench_bert.analysis.paired import Difference, difference, holm
+from shrinkbench_bert.analysis.losses import Array, Sample, samples
+from shrinkbench_bert.analysis.paired import holm, paired_differences
 from shrinkbench_bert.metrics import METRICS
 from shrinkbench_bert.store import Result
 
@@ -28,40 +27,38 @@ def differences(stored: Mapping[str, Sequence[Result]], reference: str) -> pd.Da
     Returns:
         One row per task, amount, measure (the task's metric), strategy and value: `difference` in the
         metric's unit, positive where it is higher than at the reference; its 95 % interval from `low` to
-        `high`; `p`, two-sided; `p_holm`, adjusted for all rows of a task and amount, in which one seed
-        counts as 1, since it says nothing of another one; the `seeds` and `examples` behind it.
+        `high`; `p`, two-sided (1 with one seed); `p_holm`, adjusted for all rows of a task and amount; the
+        `seeds` and `examples` behind it.
 
     Raises:
         UserError: as `samples`.
     """
     examples = {result.cell.task: result.labels for result in stored[reference]}
     of_reference = {(sample.task, sample.amount): sample for sample in samples(stored[reference])}
-    rows = []
+    found: dict[tuple[str, str], list[tuple[dict[str, str], Array]]] = defaultdict(list)
     for value in (value for value in stored if value != reference):
         comparable = [r for r in stored[value] if r.labels == examples.get(r.cell.task)]
         for sample in samples(comparable):
             if other := of_reference.get((sample.task, sample.amount)):
-                rows += [{**row, "value": value} for row in _compare(sample, other)]
-    if not rows:
-        return pd.DataFrame(columns=COLUMNS)
-    frame = pd.DataFrame(rows).rename(columns={"mean": "difference"})
-    sure = frame["p"].where(frame["seeds"] > 1, 1.0)
-    frame["p_holm"] = sure.groupby([frame["task"], frame["amount"]]).transform(lambda p: holm(p.tolist()))
-    return frame[COLUMNS]
+                found[sample.task, sample.amount] += [
+                    ({"measure": sample.metric, "strategy": strategy, "value": value}, paired)
+                    for strategy, paired in _paired(sample, other)
+                ]
+    frames = []
+    for (task, amount), rows in found.items():
+        if not rows:
+            continue
+        points, family = zip(*rows, strict=True)
+        frame = pd.DataFrame(points).join(pd.DataFrame(paired_differences(family)))
+        frame["p_holm"] = holm(frame["p"].tolist())
+        frames.append(frame.assign(task=task, amount=amount).rename(columns={"mean": "difference"}))
+    return pd.concat(frames, ignore_index=True)[COLUMNS] if frames else pd.DataFrame(columns=COLUMNS)
 
 
-def _compare(sample: Sample, reference: Sample) -> Iterator[dict[str, Any]]:
-    for strategy in sample.strategies:
-        if found := _difference(sample, reference, strategy):
-            point = {"task": sample.task, "amount": sample.amount, "measure": sample.metric}
-            yield {**point, "strategy": strategy, **asdict(found)}
-
-
-def _difference(sample: Sample, reference: Sample, strategy: str) -> Difference | None:
-    own, other = sample.losses[strategy], reference.losses.get(strategy, {})
-    seeds = sorted(own.keys() & other.keys())
-    if not seeds:
-        return None
+def _paired(sample: Sample, reference: Sample) -> Iterator[tuple[str, Array]]:
+    """By strategy, how much higher the metric is than at the reference: (seeds, examples)."""
     sign = -1 if METRICS[sample.metric].greater_is_better else 1
-    losses = np.array([[of[seed] for seed in seeds] for of in (own, other)])
-    return difference(losses, [sign, -sign])
+    for strategy in sample.strategies:
+        own, other = sample.losses[strategy], reference.losses.get(strategy, {})
+        if seeds := sorted(own.keys() & other.keys()):
+            yield strategy, sign * np.array([own[seed] - other[seed] for seed in seeds])

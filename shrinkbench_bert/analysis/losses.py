@@ -51,8 +51,6 @@ _LOSSES: dict[str, Callable[[Array, Array], Array]] = {
     "mcc": _from_perfect_correlation,
 }
 """By metric: from labels and predictions, both (examples,), to what each example costs, (examples,)."""
-_APPROXIMATE = {"mcc"}
-"""Metrics whose error is known to first order: it comes out too small where a class is hardly predicted."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +74,6 @@ class Sample:
     """Fraction of the attention heads removed; None where weights were pruned."""
     majority_losses: Array | None = None
     """Of the majority class, per example; None but for accuracy."""
-
-    @property
-    def one_seed_tells(self) -> bool:
-        """Whether a difference can be tested with the examples of one seed alone."""
-        return self.metric not in _APPROXIMATE
 
     @property
     def strategies(self) -> list[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -16,6 +17,8 @@ CONFIDENCE = 0.95
 LEVEL = 0.05
 """Below which a p-value, corrected for the number of tests, says that two differ."""
 _REPLICATES = 4000
+_BORROWED = 2
+"""Degrees of freedom that the other members of a family add to a variance over seeds, at most."""
 _ROUNDING = 1e-13
 """Below which a spread is that of float sums; losses are of the order of 1."""
 
@@ -29,34 +32,81 @@ class Difference:
     high: float
     """Ends of its 95 % interval."""
     p: float
-    """Two-sided, of no difference."""
+    """Two-sided, of no difference; 1 with one seed, which says nothing of another one."""
     seeds: int
     examples: int
+    error: float
+    """Standard error of the mean."""
+    freedom: float
+    """Degrees of freedom of the error."""
+
+    def p_beyond(self, margin: float) -> float:
+        """Give the two-sided p of a true difference of `margin` at most; 1 with one seed."""
+        excess = abs(self.mean) - margin
+        if self.seeds == 1 or excess < _ROUNDING:
+            return 1.0
+        return float(2 * stats.t.sf(excess / self.error, self.freedom)) if self.error else 0.0
 
 
 def difference(losses: Array, weights: Sequence[float]) -> Difference:
-    """Estimate a weighted sum of mean losses, such as first minus second.
-
-    The spread is a paired bootstrap's (Efron and Tibshirani 1993): examples are drawn anew, and seeds
-    too, the same ones for all strategies. Of S seeds S - 1 are drawn, which makes the variance of their
-    mean unbiased (Rao and Wu 1988). The interval is Student's t, with Satterthwaite's degrees of
-    freedom for the two sources, so that two or three seeds give the wide interval that they deserve.
-    With one seed the spread over seeds is unknown: the interval is then of the examples alone.
+    """Estimate a weighted sum of mean losses, such as first minus second: see `paired_differences`.
 
     Args:
         losses: per example, (strategies, seeds, examples).
         weights: one per strategy; they sum to 0 for a comparison.
     """
-    paired = np.tensordot(np.asarray(weights, float), losses, axes=1)  # (seeds, examples)
-    seeds, examples = paired.shape
-    mean = float(paired.mean())
-    error = float(bootstrap_means(paired[None])[0].std(ddof=1))
-    if error < _ROUNDING:
-        return Difference(mean, mean, mean, float(abs(mean) < _ROUNDING), seeds, examples)
-    freedom = _degrees_of_freedom(paired)
-    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
-    p = float(2 * stats.t.sf(abs(mean) / error, freedom))
-    return Difference(mean, mean - reach, mean + reach, p, seeds, examples)
+    return paired_differences([np.tensordot(np.asarray(weights, float), losses, axes=1)])[0]
+
+
+def paired_differences(family: Sequence[Array]) -> list[Difference]:
+    """Estimate the mean of every member of a family of paired differences.
+
+    The spread is a paired bootstrap's (Efron and Tibshirani 1993): examples are drawn anew, and seeds
+    too, the same ones for all strategies. Of S seeds S - 1 are drawn, which makes the variance of their
+    mean unbiased (Rao and Wu 1988). The interval is Student's t, with Satterthwaite's degrees of
+    freedom for the two sources, so that two or three seeds give the wide interval that they deserve.
+
+    A few seeds may happen to agree, and of many pairs some will: taken by itself such a pair looks sure.
+    So each variance over seeds is moderated (Smyth 2004): the others' mean counts as two more degrees of
+    freedom of it. With one seed it is unknown: the interval is then of the examples alone, and p is 1.
+
+    Args:
+        family: per member first minus second on each example, (seeds, examples); what is to be corrected
+            together with `holm`, of losses in one unit.
+    """
+    spreads = [float(bootstrap_means(paired[None])[0].std(ddof=1)) for paired in family]
+    certain = np.array([spread < _ROUNDING for spread in spreads], dtype=bool)
+    own = np.array([paired.mean(axis=1).var(ddof=1) if len(paired) > 1 else 0.0 for paired in family])
+    moderated, freedom = _moderated(own, np.array([len(paired) - 1 for paired in family]), ~certain)
+    return [
+        _difference(
+            paired,
+            0.0 if certain[i] else math.sqrt(spreads[i] ** 2 + (moderated[i] - own[i]) / len(paired)),
+            _degrees_of_freedom(paired, moderated[i], freedom[i]),
+        )
+        for i, paired in enumerate(family)
+    ]
+
+
+def _difference(paired: Array, error: float, freedom: float) -> Difference:
+    mean, (seeds, examples) = float(paired.mean()), paired.shape
+    reach = error * float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) if error else 0.0
+    found = Difference(mean, mean - reach, mean + reach, 1.0, seeds, examples, error, freedom)
+    return replace(found, p=found.p_beyond(0))
+
+
+def _moderated(own: Array, freedom: Array, informative: Array) -> tuple[Array, Array]:
+    """Moderate every variance over seeds by the mean of the others: variances, and degrees of freedom."""
+    weights = freedom * informative
+    others = weights.sum() - weights
+    of_others = _ratio((weights * own).sum() - weights * own, others)
+    borrowed = np.where(freedom > 0, np.minimum(_BORROWED, others), 0)
+    return _ratio(freedom * own + borrowed * of_others, freedom + borrowed), freedom + borrowed
+
+
+def _ratio(a: Array, b: Array) -> Array:
+    """Divide; 0 where there is nothing to divide by."""
+    return np.divide(a, b, out=np.zeros_like(a, dtype=float), where=b > 0)
 
 
 def bootstrap_means(losses: Array) -> Array:
@@ -80,16 +130,16 @@ def _draws(things: int, times: int) -> Array:
     return rng.multinomial(times, np.full(things, 1 / things), _REPLICATES) / times
 
 
-def _degrees_of_freedom(paired: Array) -> float:
+def _degrees_of_freedom(paired: Array, variance: float, of_seeds: float) -> float:
+    """Satterthwaite's, of a variance over seeds with its own degrees of freedom, and that over examples."""
     seeds, examples = paired.shape
-    of_examples = paired.mean(axis=0).var(ddof=1) / examples
     if seeds == 1:
         return examples - 1
-    of_seeds = paired.mean(axis=1).var(ddof=1) / seeds
-    if of_seeds + of_examples < _ROUNDING**2:  # both margins are even, and only single losses vary
-        return seeds - 1
-    squares = of_seeds**2 / (seeds - 1) + of_examples**2 / (examples - 1)
-    return float((of_seeds + of_examples) ** 2 / squares)
+    by_seeds, by_examples = variance / seeds, paired.mean(axis=0).var(ddof=1) / examples
+    if by_seeds + by_examples < _ROUNDING**2:  # both margins are even, and only single losses vary
+        return of_seeds
+    squares = by_seeds**2 / of_seeds + by_examples**2 / (examples - 1)
+    return float((by_seeds + by_examples) ** 2 / squares)
 
 
 def holm(p: Sequence[float]) -> list[float]:

@@ -8,7 +8,7 @@ from itertools import combinations
 import pandas as pd
 
 from shrinkbench_bert.analysis.losses import Sample
-from shrinkbench_bert.analysis.paired import difference, holm
+from shrinkbench_bert.analysis.paired import holm, paired_differences
 
 COLUMNS = ["task", "metric", "amount", "a", "b", "difference", "low", "high", "p", "p_holm"]
 COLUMNS += ["seeds", "examples"]
@@ -19,7 +19,7 @@ def all_pairs(found: Iterable[Sample]) -> pd.DataFrame:
 
     Returns one row per pair: `difference` is the mean loss of `a` minus that of `b` (1 - accuracy, 1 - MCC or
     MSE, as `metric` says; negative where `a` is better), `low` and `high` its 95 % interval, `p` two-sided (1
-    for MCC of one seed), `p_holm` adjusted for all pairs of the same task, metric and amount, `seeds` and
+    with one seed), `p_holm` adjusted for all pairs of the same task, metric and amount, `seeds` and
     `examples` behind it.
     """
     frames = []
@@ -27,11 +27,10 @@ def all_pairs(found: Iterable[Sample]) -> pd.DataFrame:
         pairs = [pair for pair in combinations(sample.strategies, 2) if sample.seeds(pair)]
         if not pairs:
             continue
-        rows = [difference(sample.stack([a, b]), [1, -1]) for a, b in pairs]
+        stacked = [sample.stack([a, b]) for a, b in pairs]
+        rows = paired_differences([a - b for a, b in stacked])
         frame = pd.DataFrame(rows).rename(columns={"mean": "difference"})
         frame[["a", "b"]] = pairs
-        if not sample.one_seed_tells:
-            frame["p"] = frame["p"].where(frame["seeds"] > 1, 1.0)
         frame["p_holm"] = holm(frame["p"].tolist())
         frames.append(frame.assign(task=sample.task, metric=sample.metric, amount=sample.amount))
     return pd.concat(frames, ignore_index=True)[COLUMNS] if frames else pd.DataFrame(columns=COLUMNS)

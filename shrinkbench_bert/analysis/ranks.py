@@ -6,20 +6,30 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from shrinkbench_bert.analysis.complete import complete_part
 from shrinkbench_bert.analysis.losses import Sample
+
+
+def rankable(found: list[Sample]) -> tuple[list[str], list[Sample]]:
+    """Choose strategies and (task, amount)s such that every one has results of every other.
+
+    What lacks most is left out, as `complete_part` chooses; then where the strategies have no seed in common.
+    """
+    names = sorted({name for sample in found for name in sample.strategies})
+    there = np.array([[name in sample.losses for sample in found] for name in names], dtype=bool)
+    strategies, samples = complete_part(there.reshape(len(names), len(found)))
+    names = [names[i] for i in strategies]
+    return names, [found[j] for j in samples if found[j].seeds(names)]
 
 
 def mean_ranks(found: list[Sample]) -> pd.DataFrame:
     """Rank strategies by mean loss in every (task, amount), 1 = best, ties shared; average the ranks.
 
-    Only strategies that every (task, amount) has can be ranked, and only where they have a seed in common.
-    Returns strategy, mean_rank, its 95 % percentile bootstrap interval `low` to `high` over the blocks, and
-    `blocks`, best first. The amounts of one task are no independent draws: the interval describes these
-    blocks, it is no test.
+    Ranked are what `rankable` chooses. Returns strategy, mean_rank, its 95 % percentile bootstrap interval
+    `low` to `high` over the blocks, and `blocks`, best first. The amounts of one task are no independent
+    draws: the interval describes these blocks, it is no test.
     """
-    common = set.intersection(*(set(sample.strategies) for sample in found)) if found else set()
-    names = sorted(common)
-    blocks = [sample for sample in found if names and sample.seeds(names)]
+    names, blocks = rankable(found)
     if not blocks:
         return pd.DataFrame(columns=["strategy", "mean_rank", "low", "high", "blocks"])
     # Seeds that not all have would favour whoever drew the lucky ones.

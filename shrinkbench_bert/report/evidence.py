@@ -8,9 +8,9 @@ import pandas as pd
 from tabulate import tabulate
 
 from shrinkbench_bert.analysis.losses import Sample
-from shrinkbench_bert.analysis.paired import LEVEL, difference
+from shrinkbench_bert.analysis.paired import LEVEL
 from shrinkbench_bert.analysis.pairs import all_pairs
-from shrinkbench_bert.analysis.ranks import mean_ranks
+from shrinkbench_bert.analysis.ranks import mean_ranks, rankable
 from shrinkbench_bert.metrics import METRICS
 from shrinkbench_bert.report import labels
 from shrinkbench_bert.report.canvas import amount_label
@@ -38,7 +38,7 @@ def markdown(found: list[Sample], pairs: pd.DataFrame, header: Header) -> str:
     blocks = ["# How sure the differences are", " · ".join(header.parts()).replace("_", r"\_")]
     for of in dict.fromkeys((sample.task, sample.metric) for sample in found):
         blocks += _against_the_best([s for s in found if (s.task, s.metric) == of], pairs, header)
-    blocks += _ranks([sample for sample in found if sample.metric == TASKS[sample.task].metric])
+    blocks += _ranks([sample for sample in found if sample.metric == TASKS[sample.task].metric], header)
     return "\n\n".join(blocks) + "\n"
 
 
@@ -58,7 +58,7 @@ def _against_the_best(found: list[Sample], pairs: pd.DataFrame, header: Header) 
         f"seeds in common: {several}; {labels.counted(len(found[0].stack(names[:1])[0, 0]), 'example')}",
     ]
     if seeds[0] == 1:
-        sentences.append(labels.ONE_SEED if found[0].one_seed_tells else labels.ONE_SEED_TELLS_NOTHING)
+        sentences.append(labels.ONE_SEED)
     table = tabulate(rows, headers=["strategy", *columns], tablefmt="pipe", disable_numparse=True)
     return [f"## {labels.task_title(task, metric)}", labels.sentences(sentences), table]
 
@@ -77,14 +77,15 @@ def _column(sample: Sample, pairs: pd.DataFrame, sign: int) -> dict[str, str]:
     for name in names:
         if name == best:
             continue
-        found = difference(sample.stack([name, best]), [sign, -sign])
         row = here[here["a"].isin([name, best]) & here["b"].isin([name, best])].iloc[0]
+        direction = sign if row["a"] == name else -sign
+        low, high = sorted((direction * row["low"], direction * row["high"]))
         differ = r"\*" if row["p_holm"] < LEVEL else ""
-        entries[name] = labels.difference(metric, found.mean, found.low, found.high) + differ
+        entries[name] = labels.difference(metric, direction * row["difference"], low, high) + differ
     return entries
 
 
-def _ranks(found: list[Sample]) -> list[str]:
+def _ranks(found: list[Sample], header: Header) -> list[str]:
     ranks = mean_ranks(found)
     if len(ranks) < 2:
         return []
@@ -99,4 +100,19 @@ def _ranks(found: list[Sample]) -> list[str]:
         "are no independent draws: the interval describes these blocks and is no test."
     )
     table = tabulate(rows, headers=["strategy", "mean rank"], tablefmt="pipe", disable_numparse=True)
-    return ["## Ranks over tasks and amounts", caption, table]
+    return ["## Ranks over tasks and amounts", caption + _left_out(found, header), table]
+
+
+def _left_out(found: list[Sample], header: Header) -> str:
+    """Name what has no rank, as not all results are there."""
+    names, blocks = rankable(found)
+    unranked = order({name for sample in found for name in sample.strategies} - set(names))
+    ranked = {(sample.task, sample.amount) for sample in blocks}
+    without = [
+        f"{TASKS[sample.task].title} at {amount_label(sample.amount, header)}"
+        for sample in found
+        if (sample.task, sample.amount) not in ranked
+    ]
+    if not unranked and not without:
+        return ""
+    return f" Without ranks, as results are missing: {', '.join([*unranked, *without])}."

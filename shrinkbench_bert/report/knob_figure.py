@@ -147,7 +147,7 @@ def _label(measure: str, varied: Varied) -> str:
     if measure == REFERENCE:
         return f"mean IoU with the masks\nof the reference, {varied.reference}"
     if measure == PLAIN:
-        return f"mean IoU with the masks\nof {PLAIN}"
+        return f"mean IoU with the masks\nof {PLAIN} at the same value"
     return labels.metric_label(measure).replace(", ", "\n")
 
 

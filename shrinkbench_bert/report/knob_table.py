@@ -41,7 +41,7 @@ def _title(measure: str, varied: Varied) -> str:
     if measure == REFERENCE:
         return f"IoU with the masks of the reference, {varied.reference}"
     if measure == PLAIN:
-        return f"IoU with the masks of {PLAIN}"
+        return f"IoU with the masks of {PLAIN} at the same value"
     return f"{METRICS[measure].label} after retraining"
 
 

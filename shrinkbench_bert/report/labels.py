@@ -193,10 +193,9 @@ def asterisk(family: str) -> str:
     )
 
 
-ONE_SEED = "one seed: the intervals are of the examples alone, another seed may do otherwise"
-ONE_SEED_TELLS_NOTHING = (
-    f"{ONE_SEED}; where a class is hardly predicted they are too narrow, "
-    "so that no pair of one seed has an asterisk"
+ONE_SEED = (
+    "one seed: the intervals are of the examples alone; another seed may do otherwise, so that nothing has "
+    "an asterisk there"
 )
 
 

@@ -16,6 +16,7 @@ from shrinkbench_bert.report.claims import heads, masks, performance
 from shrinkbench_bert.report.claims.finding import Evidence, Finding, nothing
 from shrinkbench_bert.report.claims.ledger import Claim, load_ledger
 from shrinkbench_bert.store import Result
+from shrinkbench_bert.tasks import TASKS
 from shrinkbench_bert.timings import Latency
 
 _TESTS: dict[str, Callable[[Any, Evidence], list[Finding]]] = {
@@ -71,4 +72,8 @@ def _decide(claim: Claim, results: Sequence[Result], evidence: Evidence) -> list
     for field, needed in claim.protocol.items():
         if any(getattr(result.cell.protocol, field) != needed for result in results):
             return nothing(f"protocol.{field} = {needed!r}")
+    if claim.tasks:
+        evidence = evidence.of_tasks(claim.tasks)
+        if not evidence.samples:
+            return nothing(" and ".join(TASKS[task].title for task in claim.tasks))
     return _TESTS[claim.test.kind](claim.test, evidence)

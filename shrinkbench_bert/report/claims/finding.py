@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import pandas as pd
@@ -32,6 +32,12 @@ class Evidence:
     """Of the dense model's, by the fraction of heads removed."""
     latencies: Sequence[Latency] = ()
 
+    def of_tasks(self, tasks: Sequence[str]) -> Evidence:
+        """Leave out what is of other tasks."""
+        samples = [sample for sample in self.samples if sample.task in tasks]
+        iou = self.iou if self.iou.empty else self.iou[self.iou["task_a"].isin(tasks)]
+        return replace(self, samples=samples, iou=iou)
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -54,8 +60,8 @@ def nothing(missing: str) -> list[Finding]:
 def finding(task: str, ours: str, seeds: int, judgement: Judgement, examples: int | None = None) -> Finding:
     """Make a finding. One seed decides nothing: how another one would do is unknown."""
     verdict, why = judgement
-    if seeds == 1 and verdict != "not decidable":
-        verdict, why = "not decidable", f"one seed only (taken alone it would be {verdict}: {why})"
+    if seeds == 1:
+        verdict, why = "not decidable", "one seed only"
     n = counted(seeds, "seed") + (f", {counted(examples, 'example')}" if examples else "")
     return Finding(TASKS[task].title, ours, n, verdict, why)
 

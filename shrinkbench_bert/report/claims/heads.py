@@ -8,7 +8,7 @@ from itertools import pairwise
 from scipy import stats
 
 from shrinkbench_bert.analysis.losses import DENSE, Sample
-from shrinkbench_bert.analysis.paired import CONFIDENCE, Difference, difference
+from shrinkbench_bert.analysis.paired import CONFIDENCE, Difference, difference, paired_differences
 from shrinkbench_bert.report.claims.finding import (
     Evidence,
     Finding,
@@ -33,8 +33,10 @@ def negligible(test: Negligible, evidence: Evidence) -> list[Finding]:
     for sample in at(evidence.samples, [], [test.heads]):
         if TASKS[sample.task].regression:
             continue  # the margin is one of accuracy
-        for name in (name for name in test.strategies if name in sample.losses):
-            cost = difference(sample.stack([name, DENSE]), [1, -1])
+        names = [name for name in test.strategies if name in sample.losses]
+        stacked = [sample.stack([name, DENSE]) for name in names]
+        costs = paired_differences([own - dense for own, dense in stacked])
+        for name, cost in zip(names, costs, strict=True):
             judgement = _negligible(cost, sample, name, test.margin)
             ours = f"{name} at {amount(sample)}: costs {words(sample.metric, cost)}"
             findings.append(finding(sample.task, ours, cost.seeds, judgement, cost.examples))

@@ -79,7 +79,6 @@ class Plateau(_Entry):
     """At some amounts every strategy is at the majority class."""
 
     kind: Literal["plateau"]
-    task: str
     keep: list[float]
     margin: float
     strategies: list[str]
@@ -125,6 +124,8 @@ class Claim(_Entry):
     place: str
     gist: str
     test: Test
+    tasks: list[str] = []
+    """Those that it is made of, if not of every one."""
     protocol: dict[str, str] = {}
     """Fields that results must have been made with: under another value the claim is not about them."""
 

@@ -16,8 +16,8 @@ from shrinkbench_bert.analysis.paired import (
     LEVEL,
     Difference,
     bootstrap_means,
-    difference,
     holm,
+    paired_differences,
 )
 from shrinkbench_bert.report.claims.finding import (
     Evidence,
@@ -33,8 +33,7 @@ from shrinkbench_bert.report.claims.finding import (
     unless_incomplete,
 )
 from shrinkbench_bert.report.claims.ledger import Alike, Batches, Better, NoBetter, Plateau, Share
-from shrinkbench_bert.report.labels import loss, loss_interval
-from shrinkbench_bert.tasks import TASKS
+from shrinkbench_bert.report.labels import loss_interval, margin
 
 Row = TypeVar("Row", bound=tuple[Any, ...])
 
@@ -47,28 +46,41 @@ def alike(test: Alike, evidence: Evidence) -> list[Finding]:
         pairs = [pair for pair in combinations(names, 2) if sample.seeds(pair)]
         if not pairs:
             continue
-        rows = _of_several_seeds([(a, b, difference(sample.stack([a, b]), [1, -1])) for a, b in pairs])
-        found = [row[-1] for row in rows]
-        margin = test.margin * sample.dense_advantage
-        a, b, largest = max(rows, key=lambda row: abs(row[-1].mean))
+        stacked = [sample.stack([a, b]) for a, b in pairs]
+        found = paired_differences([a - b for a, b in stacked])
+        rows = _of_several_seeds([(*pair, d) for pair, d in zip(pairs, found, strict=True)])
+        within = test.margin * sample.dense_advantage
+        a, b, farthest = _farthest(rows, within)
         ours = (
-            f"largest difference: {a} minus {b} {words(sample.metric, largest)}; "
-            f"margin {loss(sample.metric, margin)}"
+            f"farthest apart: {a} minus {b} {words(sample.metric, farthest)}; "
+            f"margin {margin(sample.metric, within)}"
         )
         possible = math.comb(len(test.strategies), 2)
-        verdict = unless_incomplete(_alike(found, margin), len(found), possible, "pairs")
+        found = [row[-1] for row in rows]
+        verdict = unless_incomplete(_alike(found, within), len(found), possible, "pairs")
         findings.append(_finding(sample.task, ours, found, verdict))
     return findings or nothing(f"two of these strategies at {percent([test.keep])}")
 
 
-def _alike(found: list[Difference], margin: float) -> Judgement:
-    p = holm([d.p for d in found])
-    apart = sum(q < LEVEL and max(d.low, -d.high) > margin for d, q in zip(found, p, strict=True))
-    if apart:
+def _alike(found: list[Difference], within: float) -> Judgement:
+    if apart := _beyond(found, within):
         return "contradicted", f"{apart} of {len(found)} pairs differ by more than the margin"
-    if all(-margin < d.low and d.high < margin for d in found):
+    if all(-within < d.low and d.high < within for d in found):
         return "supported", "every pair's interval lies within the margin"
-    return "not decidable", "some intervals reach beyond the margin, none lies beyond it"
+    return (
+        "not decidable",
+        "some intervals reach beyond the margin, none surely lies beyond it",
+    )
+
+
+def _beyond(found: list[Difference], within: float) -> int:
+    """Count the differences that are larger than a margin, after Holm's correction for their number."""
+    return sum(q < LEVEL for q in holm([d.p_beyond(within) for d in found]))
+
+
+def _farthest(rows: list[Row], within: float) -> Row:
+    """Choose the row that is most surely beyond the margin; if none is at all, that of the largest mean."""
+    return min(rows, key=lambda row: (row[-1].p_beyond(within), -abs(row[-1].mean)))
 
 
 def better(test: Better, evidence: Evidence) -> list[Finding]:
@@ -91,13 +103,14 @@ def no_better(test: NoBetter, evidence: Evidence) -> list[Finding]:
     """Compare two strategies at each amount; no advantage may be significant, nor reach the margin."""
 
     def judge(found: list[Difference], sample: Sample) -> Judgement:
-        margin = test.margin * sample.dense_advantage
+        within = test.margin * sample.dense_advantage
+        limit = margin(sample.metric, within)
         p = holm([d.p for d in found])
         if any(q < LEVEL and d.mean > 0 for d, q in zip(found, p, strict=True)):
             return "contradicted", "at an amount it is better"
-        if all(d.high < margin for d in found):
-            return "supported", f"at no amount can it be better by {loss(sample.metric, margin)}"
-        return "not decidable", f"at an amount it may be better by more than {loss(sample.metric, margin)}"
+        if all(d.high < within for d in found):
+            return "supported", f"at no amount can it be better by {limit}"
+        return "not decidable", f"at an amount it may be better by more than {limit}"
 
     names = [test.candidate, test.reference]
     return _advantages(evidence.samples, test, names, [-1, 1], judge)
@@ -115,7 +128,8 @@ def _advantages(
     complete = [s for s in samples if set(names) <= s.losses.keys() and s.seeds(names)]
     for of_task in by_task(at(complete, test.keep, heads)):
         task = of_task[0].task
-        rows = _of_several_seeds([(s, difference(s.stack(names), weights)) for s in of_task])
+        family = [np.tensordot(weights, s.stack(names), axes=1) for s in of_task]
+        rows = _of_several_seeds(list(zip(of_task, paired_differences(family), strict=True)))
         found = [row[-1] for row in rows]
         each = [f"at {amount(s)}: {words(s.metric, d)}" for s, d in rows]
         amounts = len(test.keep) + len(heads)
@@ -134,40 +148,32 @@ def batches(test: Batches, evidence: Evidence) -> list[Finding]:
 
 def plateau(test: Plateau, evidence: Evidence) -> list[Finding]:
     """Hold every strategy against the majority class, example by example."""
-    rows = _of_several_seeds(
-        [
-            (sample, name, _over_majority(sample, name))
-            for sample in at(evidence.samples, test.keep)
-            for name in test.strategies
-            if sample.task == test.task and name in sample.losses
-        ]
-    )
-    if not rows:
-        return nothing(f"{TASKS[test.task].title} at {percent(test.keep)}")
-    sample, name, farthest = max(rows, key=lambda row: abs(row[2].mean))
-    constant = np.mean([share == 1 for s, n, _ in rows for share in s.majority[n].values()])
-    ours = (
-        f"farthest from the majority class ({100 * (1 - sample.baseline):.1f} %): {name} by "
-        f"{words(sample.metric, farthest)}; {constant:.0%} of the models give every example one answer"
-    )
-    found = [d for *_, d in rows]
-    asked = len(test.strategies) * len(test.keep)
-    verdict = unless_incomplete(
-        _plateau(found, test.margin), len(found), asked, "strategies at these amounts"
-    )
-    return [_finding(test.task, ours, found, verdict)]
+    findings = []
+    for of_task in by_task(at(evidence.samples, test.keep)):
+        models = [(s, name) for s in of_task for name in test.strategies if name in s.losses]
+        if not models or of_task[0].majority_losses is None:
+            continue
+        found = paired_differences([s.majority_losses - s.stack([name])[0] for s, name in models])
+        rows = _of_several_seeds([(*model, d) for model, d in zip(models, found, strict=True)])
+        sample, name, farthest = _farthest(rows, test.margin)
+        constant = np.mean([share == 1 for s, n, _ in rows for share in s.majority[n].values()])
+        ours = (
+            f"farthest from the majority class ({100 * (1 - sample.baseline):.1f} %): {name} by "
+            f"{words(sample.metric, farthest)}; {constant:.0%} of the models give every example one answer"
+        )
+        found = [d for *_, d in rows]
+        asked = len(test.strategies) * len(test.keep)
+        verdict = unless_incomplete(
+            _plateau(found, test.margin), len(found), asked, "strategies at these amounts"
+        )
+        findings.append(_finding(sample.task, ours, found, verdict))
+    return findings or nothing(f"these strategies at {percent(test.keep)}")
 
 
-def _over_majority(sample: Sample, name: str) -> Difference:
-    assert sample.majority_losses is not None  # a claim about a majority class is about a classification
-    losses = sample.stack([name])[0]
-    return difference(np.stack([np.broadcast_to(sample.majority_losses, losses.shape), losses]), [1, -1])
-
-
-def _plateau(found: list[Difference], margin: float) -> Judgement:
-    if any(max(d.low, -d.high) > margin for d in found):
+def _plateau(found: list[Difference], within: float) -> Judgement:
+    if _beyond(found, within):
         return "contradicted", "a strategy is off the majority class by more than the margin"
-    if all(-margin < d.low and d.high < margin for d in found):
+    if all(-within < d.low and d.high < within for d in found):
         return "supported", "every strategy is at the majority class"
     return "not decidable", "some intervals reach beyond the margin around the majority class"
 

@@ -9,8 +9,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from shrinkbench_bert.analysis.complete import complete_part
 from shrinkbench_bert.analysis.losses import DENSE, Sample
-from shrinkbench_bert.analysis.paired import LEVEL, Difference, difference, holm
+from shrinkbench_bert.analysis.paired import LEVEL, Difference, difference, holm, paired_differences
 from shrinkbench_bert.report.contrasts.contrast import Contrast
 
 Array = NDArray[np.float64]
@@ -28,7 +29,7 @@ class Estimate:
     metric: str
     contrast: Contrast
     pairs: int
-    """How many of the contrast's pairs have results."""
+    """How many of the contrast's pairs it is of."""
     by_amount: dict[str, Difference]
     """From the mildest amount to the hardest."""
     overall: Difference
@@ -53,13 +54,19 @@ class Estimate:
 def estimate(of_task: Sequence[Sample], contrasts: Sequence[Contrast]) -> list[Estimate]:
     """Estimate every contrast that the samples of one task, by one metric, can tell of.
 
-    Pairs count alike. Of a contrast the amounts are taken at which all of its pairs have results, and
-    the seeds that are there at all of these.
+    Pairs count alike. What lacks results that others have is left out of a contrast: a pair, an amount or
+    a seed, as `complete_part` chooses.
     """
     found = [(c, *_advantages(of_task, c)) for c in contrasts]
     found = [(c, pairs, losses) for c, pairs, losses in found if losses]
-    overall = [_difference(np.mean(list(losses.values()), axis=0)) for *_, losses in found]
-    adjusted = holm([d.p if d.seeds > 1 else 1.0 for d in overall])
+    overall = paired_differences([np.mean(list(losses.values()), axis=0) for *_, losses in found])
+    by_amount: list[dict[str, Difference]] = [{} for _ in found]
+    for sample in of_task:
+        there = [i for i, (*_, losses) in enumerate(found) if sample.amount in losses]
+        family = paired_differences([found[i][2][sample.amount] for i in there])
+        for i, own in zip(there, family, strict=True):
+            by_amount[i][sample.amount] = own
+    adjusted = holm([d.p for d in overall])
     first, margin = of_task[0], _margin(of_task)
     return [
         Estimate(
@@ -67,44 +74,36 @@ def estimate(of_task: Sequence[Sample], contrasts: Sequence[Contrast]) -> list[E
             metric=first.metric,
             contrast=c,
             pairs=pairs,
-            by_amount={name: _difference(own) for name, own in losses.items()},
+            by_amount=each,
             overall=whole,
             p=p,
             margin=margin,
         )
-        for (c, pairs, losses), whole, p in zip(found, overall, adjusted, strict=True)
+        for (c, pairs, _), each, whole, p in zip(found, by_amount, overall, adjusted, strict=True)
     ]
 
 
 def _advantages(of_task: Sequence[Sample], contrast: Contrast) -> tuple[int, dict[str, Array]]:
     """Mean advantages per example over the pairs, (seeds, examples), by amount; and how many pairs."""
-    pairs = [pair for pair in contrast.pairs if any(_seeds(sample, [pair]) for sample in of_task)]
-    complete = [sample for sample in of_task if pairs and _seeds(sample, pairs)]
-    if not complete:
-        return 0, {}
-    seeds = sorted(set.intersection(*(_seeds(sample, pairs) for sample in complete)))
-    if not seeds:
-        return 0, {}
+    seeds = sorted({seed for sample in of_task for own in sample.losses.values() for seed in own})
+    there = [
+        [[all(seed in s.losses.get(name, {}) for name in pair) for seed in seeds] for pair in contrast.pairs]
+        for s in of_task
+    ]
+    amounts, pairs, common = complete_part(np.array(there))
     return len(pairs), {
         s.amount: np.mean(
-            [[s.losses[without][seed] - s.losses[given][seed] for seed in seeds] for given, without in pairs],
+            [
+                [s.losses[without][seeds[k]] - s.losses[given][seeds[k]] for k in common]
+                for given, without in (contrast.pairs[i] for i in pairs)
+            ],
             axis=0,
         )
-        for s in complete
+        for s in (of_task[j] for j in amounts)
     }
-
-
-def _seeds(sample: Sample, pairs: Sequence[tuple[str, str]]) -> set[int]:
-    """Seeds that all of these pairs have in a sample."""
-    names = [name for pair in pairs for name in pair]
-    return set(sample.seeds(names)) if sample.losses.keys() >= set(names) else set()
 
 
 def _margin(of_task: Sequence[Sample]) -> float:
     most = max(of_task, key=lambda sample: len(sample.losses[DENSE]))
-    gain = _difference(most.baseline - most.stack([DENSE])[0])
+    gain = difference(most.baseline - most.stack([DENSE]), [1])
     return MARGIN * gain.mean if gain.low > 0 else 0.0
-
-
-def _difference(advantages: Array) -> Difference:
-    return difference(advantages[None], [1])

@@ -6,10 +6,12 @@ import textwrap
 from collections.abc import Sequence
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from shrinkbench_bert.metrics import METRICS
 from shrinkbench_bert.report.canvas import RC, SMALL, amount_title, amounts, canvas, words
@@ -17,13 +19,15 @@ from shrinkbench_bert.report.contrasts.estimates import MARGIN, Estimate
 from shrinkbench_bert.report.labels import Header, counted, is_percent, task_title
 from shrinkbench_bert.tasks import TASKS
 
+Array = NDArray[np.float64]
+
 _COLORS = {"better": "#00735C", "worse": "#B2182B", "no difference": "#0072B2", "inconclusive": "#777777"}
 _ROW = 0.42
 """Inches."""
 _LABEL = 52
 """Letters in a line of a row's label."""
-_SPREAD = 0.3
-"""Of a row, over which its amounts are set."""
+_SPREAD, _GAP = 0.38, 0.14
+"""Of a row: how far from its middle, where the bar over all is, its amounts are set at most, and at least."""
 
 
 def draw_contrasts(estimates: Sequence[Estimate], header: Header) -> Figure:
@@ -58,13 +62,18 @@ def draw_contrasts(estimates: Sequence[Estimate], header: Header) -> Figure:
 def _row(
     axes: Axes, place: int, e: Estimate, shades: dict[str, tuple[float, float, float]], scale: int
 ) -> None:
-    for i, (amount, d) in enumerate(e.by_amount.items()):
-        y = place + _SPREAD * ((i + 0.5) / len(e.by_amount) - 0.5) * 2
+    for y, (amount, d) in zip(place + _beside(len(e.by_amount)), e.by_amount.items(), strict=True):
         axes.plot([scale * d.low, scale * d.high], [y, y], color=shades[amount], linewidth=0.7, alpha=0.6)
         axes.plot(scale * d.mean, y, "o", color=shades[amount], markersize=3)
     whole, color = e.overall, _COLORS[e.verdict]
     axes.plot([scale * whole.low, scale * whole.high], [place, place], color=color, linewidth=2.6, zorder=4)
     axes.plot(scale * whole.mean, place, "D", color=color, markersize=6, markeredgecolor="white", zorder=5)
+
+
+def _beside(n: int) -> Array:
+    """Places above and below the middle of a row, half of them each."""
+    above = np.linspace(-_SPREAD, -_GAP, (n + 1) // 2)
+    return np.concatenate([above, -above[::-1][: n // 2]])
 
 
 def _wrapped(e: Estimate) -> str:
@@ -78,4 +87,5 @@ def _notes(estimates: Sequence[Estimate]) -> list[str]:
         f"{counted(fewest.seeds, 'seed')}, {counted(fewest.examples, 'example')}",
         f"grey: {100 * MARGIN:.0f} % of what the dense model gains over the baseline",
         "better and worse after Holm's correction for the number of contrasts",
+        "contrasts.csv says how many pairs and which amounts a row is of",
     ]

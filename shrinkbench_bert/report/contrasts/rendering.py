@@ -34,7 +34,7 @@ def table(estimates: Sequence[Estimate]) -> str:
     rows = [
         [
             e.contrast.gist.replace("|", r"\|"),
-            str(e.pairs),
+            _part(e.pairs, len(e.contrast.pairs)),
             str(len(e.by_amount)),
             _advantage(e),
             _p(e),
@@ -94,6 +94,10 @@ def numbers(estimates: Sequence[Estimate]) -> pd.DataFrame:
         ]
     ]
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _part(found: int, asked: int) -> str:
+    return str(found) if found == asked else f"{found} of {asked}"
 
 
 def _advantage(estimate: Estimate) -> str:

@@ -13,7 +13,7 @@ from shrinkbench_bert.report import labels
 from shrinkbench_bert.report.canvas import RC
 from shrinkbench_bert.report.heads.header import HeadsHeader
 from shrinkbench_bert.report.heads.panels import SMALL, entitle, new_figure, percent_axis
-from shrinkbench_bert.report.heads.summary import machine
+from shrinkbench_bert.report.heads.summary import WHOSE_LATENCY, machine
 from shrinkbench_bert.report.style import order, style
 from shrinkbench_bert.tasks import Task
 
@@ -46,7 +46,7 @@ def draw_cost(frame: pd.DataFrame, latencies: pd.DataFrame, header: HeadsHeader)
         if batches:
             note += (
                 f"; latency is measured on {machine(latencies)}: medians, bars as long as the interquartile "
-                "range. Masked: the heads are computed and set to 0."
+                f"range. {WHOSE_LATENCY} Masked: the heads are computed and set to 0."
             )
         else:
             note += "; no latency has been measured (shrinkbench-bert latency)."
@@ -125,7 +125,8 @@ def draw_tradeoff(points: pd.DataFrame, latencies: pd.DataFrame, header: HeadsHe
         note = (
             f"Each line goes from the fewest heads removed to the most; {seeds}; "
             f"{labels.examples_label(after)}. Horizontal bars: interquartile range of the latency, on "
-            f"{machine(latencies)}. Grey line: the dense model's {METRICS[task.metric].label}."
+            f"{machine(latencies)}. {WHOSE_LATENCY} Grey line: the dense model's "
+            f"{METRICS[task.metric].label}."
         )
         title = f"{task.title}: {METRICS[task.metric].label} after retraining against latency"
         entitle(figure, title, header, note)

@@ -18,6 +18,12 @@ from shrinkbench_bert.timings import Latency
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 
 
+WHOSE_LATENCY = (
+    "It is measured with the heads that the grid's first strategy removed; other strategies leave other "
+    "numbers of heads per layer, whose latency may differ."
+)
+
+
 def latency_frame(latencies: list[Latency]) -> pd.DataFrame:
     """One row per fraction, variant, batch size and length: milliseconds, and of the dense model's.
 
@@ -99,7 +105,9 @@ def _at_fraction(
         note.append("In brackets: the 95 % interval (Wilson) that the number of validation examples allows.")
     note.append("Cost is of the dense model's; all strategies remove equally many heads of equal size.")
     if not latencies.empty:
-        note.append(f"Latency: median of the removed model, measured on {machine(latencies)}.")
+        note.append(
+            f"Latency: median of the removed model, measured on {machine(latencies)}. {WHOSE_LATENCY}"
+        )
     yield " ".join(note)
     columns = list(table[-1])
     yield tabulate(
