@@ -158,6 +158,12 @@ class TestFamily:
         one = RNG(10).normal(size=(1, 50))
         assert paired_differences([one, RNG(9).normal(size=(3, 50))])[0] == difference(one[None], [1])
 
+    def test_an_interval_is_of_the_pair_alone(self) -> None:
+        family = [RNG(i).normal(size=(3, 50)) for i in range(3)]
+        for own, paired in zip(paired_differences(family), family, strict=True):
+            alone = difference(paired[None], [1])
+            assert (own.low, own.high) == (alone.low, alone.high)
+
     def test_of_no_members(self) -> None:
         assert paired_differences([]) == []
 

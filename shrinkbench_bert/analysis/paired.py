@@ -36,9 +36,9 @@ class Difference:
     seeds: int
     examples: int
     error: float
-    """Standard error of the mean."""
+    """Standard error of the mean that p goes by: its variance over seeds is moderated."""
     freedom: float
-    """Degrees of freedom of the error."""
+    """Degrees of freedom of that error."""
 
     def p_beyond(self, margin: float) -> float:
         """Give the two-sided p of a true difference of `margin` at most; 1 with one seed."""
@@ -67,8 +67,9 @@ def paired_differences(family: Sequence[Array]) -> list[Difference]:
     freedom for the two sources, so that two or three seeds give the wide interval that they deserve.
 
     A few seeds may happen to agree, and of many pairs some will: taken by itself such a pair looks sure.
-    So each variance over seeds is moderated (Smyth 2004): the others' mean counts as two more degrees of
-    freedom of it. With one seed it is unknown: the interval is then of the examples alone, and p is 1.
+    So p goes by a variance over seeds that is moderated (Smyth 2004): the others' mean counts as two more
+    degrees of freedom of it. The interval is of the pair alone. With one seed the variance is unknown: the
+    interval is then of the examples alone, and p is 1.
 
     Args:
         family: per member first minus second on each example, (seeds, examples); what is to be corrected
@@ -77,21 +78,27 @@ def paired_differences(family: Sequence[Array]) -> list[Difference]:
     spreads = [float(bootstrap_means(paired[None])[0].std(ddof=1)) for paired in family]
     certain = np.array([spread < _ROUNDING for spread in spreads], dtype=bool)
     own = np.array([paired.mean(axis=1).var(ddof=1) if len(paired) > 1 else 0.0 for paired in family])
-    moderated, freedom = _moderated(own, np.array([len(paired) - 1 for paired in family]), ~certain)
+    freedom = np.array([len(paired) - 1 for paired in family])
+    moderated, more = _moderated(own, freedom, ~certain)
     return [
         _difference(
             paired,
-            0.0 if certain[i] else math.sqrt(spreads[i] ** 2 + (moderated[i] - own[i]) / len(paired)),
-            _degrees_of_freedom(paired, moderated[i], freedom[i]),
+            (spread, _degrees_of_freedom(paired, own[i], freedom[i])),
+            (
+                0.0 if certain[i] else math.sqrt(spread**2 + (moderated[i] - own[i]) / len(paired)),
+                _degrees_of_freedom(paired, moderated[i], more[i]),
+            ),
         )
-        for i, paired in enumerate(family)
+        for i, (paired, spread) in enumerate(zip(family, spreads, strict=True))
     ]
 
 
-def _difference(paired: Array, error: float, freedom: float) -> Difference:
+def _difference(paired: Array, alone: tuple[float, float], among: tuple[float, float]) -> Difference:
+    """Make a difference of its error and degrees of freedom, by itself and among its family."""
     mean, (seeds, examples) = float(paired.mean()), paired.shape
-    reach = error * float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) if error else 0.0
-    found = Difference(mean, mean - reach, mean + reach, 1.0, seeds, examples, error, freedom)
+    error, freedom = alone
+    reach = error * float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) if error > _ROUNDING else 0.0
+    found = Difference(mean, mean - reach, mean + reach, 1.0, seeds, examples, *among)
     return replace(found, p=found.p_beyond(0))
 
 

@@ -188,8 +188,8 @@ def sentences(found: Iterable[str]) -> str:
 def asterisk(family: str) -> str:
     """Say what an asterisk beside a difference means; `family`: the tests that p is corrected for."""
     return (
-        f"asterisk: the two differ (paired bootstrap over examples and seeds, Student's t; p < {LEVEL} after "
-        f"Holm's correction for {family})"
+        "asterisk: the two differ (paired bootstrap over examples and seeds, variances over seeds moderated, "
+        f"Student's t; p < {LEVEL} after Holm's correction for {family})"
     )
 
 
