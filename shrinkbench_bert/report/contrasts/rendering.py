@@ -63,9 +63,9 @@ def caption(estimates: Sequence[Estimate]) -> str:
         "Each row compares pairs of strategies that differ in what it names; the advantage is the mean over "
         f"its pairs and amounts, positive if the ingredient helps. {several}, "
         f"{labels.counted(estimates[0].overall.examples, 'example')}; intervals by a paired bootstrap over "
-        f"{over} and Student's t. Better, worse: p < {LEVEL}, variances over seeds moderated, after Holm's correction for the "
-        f"{labels.counted(len(estimates), 'contrast')} of the task by this metric. {none} All "
-        "else is inconclusive."
+        f"{over} and Student's t. Better, worse: p < {LEVEL}, by variances over seeds that the contrasts moderate "
+        f"among themselves, after Holm's correction for the {labels.counted(len(estimates), 'contrast')} of the "
+        f"task by this metric. {none} All else is inconclusive."
     )
 
 
