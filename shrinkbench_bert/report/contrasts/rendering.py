@@ -53,6 +53,7 @@ def caption(estimates: Sequence[Estimate]) -> str:
     over = "examples and seeds" if seeds[0] > 1 else "examples, and over seeds where there are several"
     margin = estimates[0].margin
     within = labels.margin(estimates[0].metric, margin)
+    tests = labels.counted(len(estimates), "contrast")
     none = (
         f"No difference: the interval lies within ± {within}, {100 * MARGIN:.0f} % of "
         "what the dense model gains over the baseline; at one amount it may differ all the same."
@@ -63,9 +64,9 @@ def caption(estimates: Sequence[Estimate]) -> str:
         "Each row compares pairs of strategies that differ in what it names; the advantage is the mean over "
         f"its pairs and amounts, positive if the ingredient helps. {several}, "
         f"{labels.counted(estimates[0].overall.examples, 'example')}; intervals by a paired bootstrap over "
-        f"{over} and Student's t. Better, worse: p < {LEVEL}, by variances over seeds that the contrasts moderate "
-        f"among themselves, after Holm's correction for the {labels.counted(len(estimates), 'contrast')} of the "
-        f"task by this metric. {none} All else is inconclusive."
+        f"{over} and Student's t. Better, worse: p < {LEVEL}, by variances over seeds that the contrasts "
+        f"moderate among themselves, after Holm's correction for the {tests} of the task by this metric. "
+        f"{none} All else is inconclusive."
     )
 
 
