@@ -8,8 +8,8 @@ from shrinkbench_bert.head_scoring import HeadScores, heads_to_remove
 from shrinkbench_bert.heads import attention_layers, remove_heads, removed_heads
 from shrinkbench_bert.pruned import Pruned, joined
 from shrinkbench_bert.stages import Stages
-from shrinkbench_bert.store import Heads
-from shrinkbench_bert.training import FineTuned, evaluate, fine_tune
+from shrinkbench_bert.store import Heads, Training
+from shrinkbench_bert.training import evaluate, fine_tune
 
 
 def prune_heads(cell: Cell, stages: Stages) -> Pruned:
@@ -28,12 +28,13 @@ def prune_heads(cell: Cell, stages: Stages) -> Pruned:
     dense_scores = scores = stages.head_scores(cell)
     model = copy.deepcopy(stages.load(stages.dense.weights))
     total = [layer.total for layer in attention_layers(model)]
-    trained: list[FineTuned] = []
+    trained: list[Training] = []
 
     for r in range(1, rounds + 1):
         if r > 1:
             scores = stages.score_heads(model, [cell.strategy])[cell.strategy]
-        chosen = heads_to_remove(scores, total, cell.heads * r / rounds, cell.head_scope or "global")
+        fraction = cell.heads if r == rounds else cell.heads * r / rounds  # 0.35 * 3 / 3 is not 0.35
+        chosen = heads_to_remove(scores, total, fraction, cell.head_scope or "global")
         remove_heads(model, chosen)
         if r == rounds:
             with stages.stage("before"):
@@ -54,7 +55,7 @@ def prune_heads(cell: Cell, stages: Stages) -> Pruned:
                     seed=cell.seed,
                     purpose="retrain" if r == 1 else f"retrain {r}",
                     report=report,
-                )
+                ).training
             )
     with stages.stage("evaluate"):
         after = evaluate(model, data, data.validation)
@@ -62,7 +63,7 @@ def prune_heads(cell: Cell, stages: Stages) -> Pruned:
     return Pruned(
         before,
         after,
-        joined([tuned.training for tuned in trained]),
+        joined(trained),
         cost.size_without_heads(stages.model, model, stages.multiply_adds, cell.protocol),
         heads=Heads(total=total, removed=removed_heads(model), scores=_by_layer(dense_scores, total)),
     )

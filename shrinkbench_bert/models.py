@@ -178,6 +178,7 @@ def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
 def _check_encoder(name_or_path: str, model: PreTrainedModel) -> None:
     try:
         encoder(model)
+        positions(model)
     except UserError as error:
         raise UserError(f"model {name_or_path!r}: {error}") from error
 
@@ -190,9 +191,15 @@ def set_dropout(model: PreTrainedModel, probability: float) -> None:
 
 
 def positions(model: PreTrainedModel) -> int:
-    """The longest input that the model can read, in tokens."""
+    """The longest input that the model can read, in tokens.
+
+    Raises UserError if it has no learnt table of positions: where a token stands then enters the attention in
+    other ways, whose Linears read no tokens.
+    """
     base: Any = model.base_model
-    table = base.embeddings.position_embeddings
+    table = getattr(base.embeddings, "position_embeddings", None)
+    if not isinstance(table, nn.Embedding):
+        raise UserError(f"a {type(model).__name__} learns no table of absolute positions, as BERT does")
     # RoBERTa counts positions from behind its padding index.
     offset = 0 if table.padding_idx is None else table.padding_idx + 1
     return int(table.num_embeddings) - offset

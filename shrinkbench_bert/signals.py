@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -85,12 +86,15 @@ def squared_gradients(model: PreTrainedModel, batch: Batch, task: Task, protocol
         if not task.regression:  # cross-entropy is always the mean
             loss = loss * len(logits)
         deltas = torch.autograd.grad(loss, [output for *_, output in calls], materialize_grads=True)
-    own: dict[str, Tensor] = {}
+    seen: dict[str, list[tuple[Tensor, Tensor]]] = defaultdict(list)  # a Linear may be called several times
     for (name, x, _), delta in zip(calls, map(_by_token, deltas), strict=True):
-        weight = torch.einsum("bto,bti->boi", delta, _by_token(x.detach()))
-        for key, value in ((f"{name}.weight", weight), (f"{name}.bias", delta.sum(1))):
-            own[key] = own[key] + value if key in own else value
-    return {name: own[name].square().sum(0) for name in parameters}
+        seen[name].append((_by_token(x.detach()), delta))
+    found: Values = {}
+    for name, own in seen.items():  # one at a time: it takes a whole gradient for each example
+        weight = sum(torch.einsum("bto,bti->boi", delta, x) for x, delta in own)
+        found[f"{name}.weight"] = torch.as_tensor(weight).square().sum(0)
+        found[f"{name}.bias"] = torch.as_tensor(sum(delta.sum(1) for _, delta in own)).square().sum(0)
+    return {name: found[name] for name in parameters}
 
 
 def path_gradients(model: PreTrainedModel, batch: Batch, task: Task, protocol: Protocol) -> Values:

@@ -59,7 +59,7 @@ class Epoch(_Block):
     """One epoch of training."""
 
     loss: float
-    """Mean training loss."""
+    """Mean over the epoch's batches of the training loss; a short last one counts as a whole one."""
     selection: Evaluation | None
     """Metrics on the split that chooses the epoch; null where the protocol takes the last one."""
 

@@ -28,7 +28,7 @@ Report = Callable[[str], None]
 
 
 class Diverged(ArithmeticError):
-    """The training loss, or a weight, is no longer a finite number."""
+    """The training loss, a weight or a prediction is no longer a finite number."""
 
 
 @dataclass
@@ -40,7 +40,11 @@ class FineTuned:
 
 
 def evaluate(model: PreTrainedModel, data: TaskData, split: Split) -> Evaluation:
-    """Evaluate the model on a split, every example once, dropout off."""
+    """Evaluate the model on a split, every example once, dropout off.
+
+    Raises:
+        Diverged: a prediction is no finite number.
+    """
     predictions = torch.empty(len(split))
     model.eval()
     with torch.inference_mode():
@@ -48,6 +52,8 @@ def evaluate(model: PreTrainedModel, data: TaskData, split: Split) -> Evaluation
             del batch["labels"]
             logits = model(**{key: value.to(model.device) for key, value in batch.items()}).logits
             predictions[indices] = objective.predict(data.task, logits).float().cpu()
+    if not predictions.isfinite().all():
+        raise Diverged(f"a prediction of {data.task.name} is no longer finite: lower recipe.lr")
     values = predictions.tolist()
     return Evaluation(
         n=len(split),
@@ -84,7 +90,7 @@ def fine_tune(
         report: told "epoch 2/3" as it goes.
 
     Raises:
-        Diverged: the loss or a weight became NaN or infinite.
+        Diverged: the loss, a weight or a prediction became NaN or infinite.
     """
     steps = epochs * math.ceil(len(data.train) / recipe.batch_size)
     split = {"holdout": data.holdout, "validation": data.validation, "last": None}[protocol.selection]

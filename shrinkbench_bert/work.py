@@ -28,8 +28,9 @@ _log = logging.getLogger(__name__)
 
 Progress = Callable[[str], None]
 
-# What one cell can do to itself. A full disk, bad input or a defect of ours would meet every cell.
-FAILURES = (ArithmeticError, MemoryError, torch.OutOfMemoryError)
+_FAILURES = (ArithmeticError, MemoryError, torch.OutOfMemoryError)
+_NO_MEMORY = "DefaultCPUAllocator"
+"""In the message of the plain RuntimeError that torch raises when a CPU's memory is used up."""
 
 
 class Outcome(Enum):
@@ -55,6 +56,11 @@ class Site:
     """Of torch; None: as it finds them. Sums of floats depend on it, in their last digits."""
     tolerance: tuple[tuple[str, float], ...] = ()
     """Of the grid, by metric."""
+
+
+def is_of_the_cell(error: Exception) -> bool:
+    """Whether a cell did it to itself: a full disk, bad input or a defect of ours would meet every cell."""
+    return isinstance(error, _FAILURES) or (isinstance(error, RuntimeError) and _NO_MEMORY in str(error))
 
 
 def stored_result(store: ResultStore, cell: Cell) -> Result | None:
@@ -163,7 +169,9 @@ class Workbench:
             started = datetime.now(UTC)
             try:
                 prepare(stages)
-            except FAILURES as error:
+            except Exception as error:
+                if not is_of_the_cell(error):
+                    raise
                 for cell in missing:
                     self._fail(cell, stages, error, started)
                 return Outcome.FAILED
@@ -189,7 +197,9 @@ class Workbench:
             started = datetime.now(UTC)
             try:
                 result = Experiment(cell, stages=stages).run()
-            except FAILURES as error:
+            except Exception as error:
+                if not is_of_the_cell(error):
+                    raise
                 self._fail(cell, stages, error, started)
                 return Outcome.FAILED
             of_grid = {"grid": self.site.grid, "tolerance": dict(self.site.tolerance)}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tiny_grid import CELLS, contents, litter, write_grid
 
 from shrinkbench_bert import Grid, ResultStore, cli, run_grid
@@ -61,6 +62,15 @@ class TestOneCell:
         undisturbed = ResultStore(tmp_path / "undisturbed")
         run_grid(grid, undisturbed)
         assert contents(store.folder) == contents(undisturbed.folder)
+
+    def test_a_cpu_without_memory_fails_a_cell_and_no_run(
+        self, grid: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """torch raises a plain RuntimeError then."""
+        monkeypatch.setattr(experiment_module, "fine_tune", lambda *_, **__: torch.empty(1 << 50))
+        failed = run_grid(grid, ResultStore(tmp_path / "results")).failed
+        assert len(failed) == CELLS
+        assert all("DefaultCPUAllocator" in failure.cause for failure in failed)
 
     def test_what_a_process_left_that_was_killed_after_its_last_result(
         self, grid: Grid, tmp_path: Path

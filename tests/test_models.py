@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
+    DebertaV2Config,
     GPT2Config,
     PretrainedConfig,
     PreTrainedModel,
@@ -159,6 +160,21 @@ def test_a_model_that_is_no_encoder_is_refused(kind: str, tmp_path: Path):
         load_model(str(tmp_path), "sst2")
     with pytest.raises(UserError, match=message):
         keep_fraction(model, 1.5)
+
+
+def test_an_encoder_without_a_table_of_positions_is_refused(tmp_path: Path):
+    config = DebertaV2Config(
+        vocab_size=50,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        relative_attention=True,
+        position_biased_input=False,
+    )
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="DebertaV2ForSequenceClassification learns no table of absolute pos"):
+        load_model(str(tmp_path), "sst2")
 
 
 # ---- loading -------------------------------------------------------------------------------------

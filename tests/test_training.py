@@ -315,6 +315,14 @@ def test_a_last_step_that_diverges_stops_the_run_too(model, data, selection: Any
         fine_tune(model, data, recipe, protocol, epochs=1, seed=0, purpose="dense")
 
 
+@pytest.mark.parametrize("task", ["stsb"])
+def test_predictions_that_are_no_numbers_are_not_evaluated(model, data):
+    with torch.no_grad():
+        model.classifier.bias.fill_(math.nan)
+    with pytest.raises(Diverged, match="prediction of stsb"):
+        evaluate(model, data, data.validation)
+
+
 # ---- evaluation ----------------------------------------------------------------------------------
 
 
