@@ -59,8 +59,8 @@ def score(
 
     Returns:
         strategy -> parameter name as in `model.named_parameters()` -> scores of the
-        parameter's shape, dtype and device: the sum over batches of the strategy's formula, and what its
-        `finish` makes of it.
+        parameter's shape and device, in float32 at least: the sum over batches of the strategy's formula,
+        and what its `finish` makes of it.
 
     Raises:
         UserError: an unknown name, no batches for a strategy that needs them, or a strategy whose
@@ -140,6 +140,11 @@ def add_scores(
     return {name: _finished(name, get_strategy(name).under(protocol), sums) for name, sums in total.items()}
 
 
+def dtype_of_sums(parameter: Tensor) -> torch.dtype:
+    """At least float32: in bfloat16 a sum stops growing once it is 256 times what is added."""
+    return torch.promote_types(parameter.dtype, torch.float32)
+
+
 class _Scorer:
     """One strategy and the scores it has summed up so far."""
 
@@ -164,7 +169,10 @@ class _Scorer:
             self.by_blocks[name] = watched.held and self._is_equal_by_blocks(name, signal, cut, value)
         if not self.sums:  # all at once: in between, they would leave gaps in memory
             shape = self.strategy.shape_of_sum
-            self.sums = {name: p.new_zeros(shape(p.shape)) for name, p in self.parameters.items()}
+            self.sums = {
+                name: p.new_zeros(shape(p.shape), dtype=dtype_of_sums(p))
+                for name, p in self.parameters.items()
+            }
         self.sums[name] += value
 
     def add_rows(self, name: str, signal: Signals, rows: slice) -> None:

@@ -29,7 +29,7 @@ from shrinkbench_bert.models import (
 )
 from shrinkbench_bert.passes import batches_read
 from shrinkbench_bert.preflight import cell_keep
-from shrinkbench_bert.scoring import Scores, add_scores, score
+from shrinkbench_bert.scoring import Scores, add_scores, dtype_of_sums, score
 from shrinkbench_bert.seeding import generator
 from shrinkbench_bert.stage_files import StageFiles
 from shrinkbench_bert.store import Evaluation, ResultStore, Training
@@ -303,7 +303,7 @@ class Stages:
                 parameters = prunable_parameters(self.model, protocol)
                 expected |= {
                     f"{strategy}/{name}": torch.empty(
-                        formula.shape_of_sum(p.shape), dtype=p.dtype, device="meta"
+                        formula.shape_of_sum(p.shape), dtype=dtype_of_sums(p), device="meta"
                     )
                     for name, p in parameters.items()
                 }

@@ -323,6 +323,16 @@ def probes(own_registry) -> None:
             return s.activation.expand_as(s.weight)
 
 
+def test_a_model_in_half_precision_has_sums_that_go_on_growing(make_model, make_batches):
+    """300 times the same batch: summed in bfloat16 they would stop at 256 times it."""
+    model = make_model("bert", "sst2").bfloat16()
+    (batch,) = make_batches(model, n=1)
+    once, often = (score(model, [batch] * n, ["LayerMagGrad"], task="sst2")["LayerMagGrad"] for n in (1, 300))
+    for name, value in often.items():
+        assert value.dtype == torch.float32
+        assert torch.allclose(value, 300 * once[name], rtol=1e-3)
+
+
 @pytest.mark.usefixtures("probes")
 @pytest.mark.parametrize("task", ["sst2", "stsb"])
 def test_the_gradient_against_finite_differences(make_model, make_batches, task: str):
