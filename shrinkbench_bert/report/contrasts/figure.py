@@ -87,5 +87,5 @@ def _notes(estimates: Sequence[Estimate]) -> list[str]:
         f"{counted(fewest.seeds, 'seed')}, {counted(fewest.examples, 'example')}",
         f"grey: {100 * MARGIN:.0f} % of what the dense model gains over the baseline",
         "better and worse after Holm's correction for the number of contrasts",
-        "contrasts.csv says how many pairs and which amounts a row is of",
+        "pairs and amounts of each row: contrasts.csv",
     ]
