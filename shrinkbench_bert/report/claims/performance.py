@@ -67,10 +67,7 @@ def _alike(found: list[Difference], within: float) -> Judgement:
         return "contradicted", f"{apart} of {len(found)} pairs differ by more than the margin"
     if all(-within < d.low and d.high < within for d in found):
         return "supported", "every pair's interval lies within the margin"
-    return (
-        "not decidable",
-        "some intervals reach beyond the margin, none surely lies beyond it",
-    )
+    return "not decidable", "some intervals reach beyond the margin, none surely lies beyond it"
 
 
 def _beyond(found: list[Difference], within: float) -> int:
