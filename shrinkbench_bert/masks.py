@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Self, TypeAlias
+from typing import Literal, Self, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -44,11 +44,13 @@ def make_masks(
         what a lower `keep` keeps, a higher one keeps too.
 
     Raises:
-        UserError: keep outside (0, 1], an unknown scope, a NaN score (the tensor is named), or what
-            `2:4` cannot do.
+        UserError: keep outside (0, 1], an unknown scope or kind of ties, a NaN score (the tensor is named),
+            or what `2:4` cannot do.
     """
     if not 0 < keep <= 1:
         raise UserError(f"keep = {keep!r}: a fraction in (0, 1] is expected")
+    if ties not in get_args(Ties):
+        raise unknown("ties", ties, get_args(Ties))
     if not scores:
         raise UserError("no scores: give those of one strategy, as score() returns them")
     for name, score in scores.items():
@@ -153,7 +155,7 @@ def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> AppliedMasks:
         masks: by parameter name; True or 1 = kept.
 
     Raises:
-        UserError: a mask that names no parameter, or has another shape.
+        UserError: a mask that names no parameter, has another shape, or holds other numbers than 0 and 1.
     """
     parameters = dict(model.named_parameters())
     for name, mask in masks.items():
@@ -164,6 +166,8 @@ def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> AppliedMasks:
                 f"mask of {name!r} has shape {tuple(mask.shape)}, "
                 f"the parameter {tuple(parameters[name].shape)}: make masks from scores of this model"
             )
+        if not ((mask == 0) | (mask == 1)).all():
+            raise UserError(f"mask of {name!r} holds more than 0 and 1: give what make_masks makes of scores")
     chosen = [parameters[name] for name in masks]
     bits = [
         -mask.to(p.device).bool().to(_INTEGERS[p.itemsize])

@@ -433,3 +433,16 @@ def test_through_the_whole_of_fine_tune(tiny_checkpoint, tiny_glue, protocol: st
     assert not any(nonzero)
     kept = np.concatenate([parameters[name].detach()[mask].numpy() for name, mask in masks.items()])
     assert (kept != 0).mean() > 0.99
+
+
+def test_unknown_ties_are_named():
+    with pytest.raises(UserError, match=r"unknown ties .keep.: did you mean .kept."):
+        make_masks({"w": torch.rand(4)}, 0.5, "layer", ties="keep")  # type: ignore[arg-type]
+
+
+def test_scores_are_no_masks():
+    model = nn.Linear(3, 2)
+    before = model.weight.detach().clone()
+    with pytest.raises(UserError, match="mask of 'weight' holds more than 0 and 1"):
+        apply_masks(model, {"weight": torch.rand(2, 3) + 1})
+    assert torch.equal(model.weight, before)
