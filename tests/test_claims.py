@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -84,6 +85,26 @@ class TestLedger:
             names += [tree[key] for key in ("strategy", "candidate", "reference") if key in tree]
             assert names or claim.test.kind == "falls", claim.id
             assert set(names) <= known, claim.id
+
+    def test_a_claim_of_some_tasks_is_held_against_these_alone(self, tmp_path: Path) -> None:
+        """The paper's overlap of masks, and its layers ahead of global magnitude, are of SST-2."""
+        results = [
+            make_result(task, strategy, keep=keep, seed=seed)
+            for task in ("sst2", "stsb")
+            for strategy in ("LayerMagWeight", "GlobalMagWeight")
+            for keep in (0.361, 0.147)
+            for seed in range(3)
+        ]
+        for chosen, task in ((results, "SST-2"), ([r for r in results if r.cell.task == "stsb"], "")):
+            found = {
+                claim.id: own for claim, own in decide_claims(chosen, overlaps(ResultStore(tmp_path), []))
+            }
+            assert only(found["layer-beats-global"]).task == task
+        assert only(found["layer-beats-global"]).why == "no results of SST-2"
+        assert only(found["alike-at-2"]).task == "STS-B"
+
+    def test_every_task_it_names_is_known(self) -> None:
+        assert {task for claim in load_ledger() for task in claim.tasks} == {"sst2", "cola"}
 
     def test_every_claim_has_a_test_and_a_name_of_its_own(self) -> None:
         claims = load_ledger()

@@ -181,6 +181,11 @@ def test_an_unknown_scope_suggests_the_nearest():
         make_masks({"a": torch.ones(3)}, 0.5, "layers")  # type: ignore[arg-type]
 
 
+def test_unknown_ties_are_named():
+    with pytest.raises(UserError, match=r"unknown ties .keep.: did you mean .kept."):
+        make_masks({"w": torch.rand(4)}, 0.5, "layer", ties="keep")  # type: ignore[arg-type]
+
+
 # ---- packing -------------------------------------------------------------------------------------
 
 shapes = st.lists(st.integers(1, 7), min_size=0, max_size=3).map(tuple)
@@ -386,6 +391,7 @@ def test_remove_lets_go():
     [
         ({"inner.wieght": torch.ones(4, 5)}, r"'inner\.wieght': did you mean 'inner\.weight'"),
         ({"inner.weight": torch.ones(5, 4)}, r"'inner\.weight' has shape \(5, 4\).*\(4, 5\)"),
+        ({"inner.weight": torch.rand(4, 5) + 1}, r"'inner\.weight' holds more than 0 and 1"),  # scores
     ],
 )
 def test_masks_that_do_not_fit_change_nothing(masks: dict[str, Tensor], message: str):
@@ -433,16 +439,3 @@ def test_through_the_whole_of_fine_tune(tiny_checkpoint, tiny_glue, protocol: st
     assert not any(nonzero)
     kept = np.concatenate([parameters[name].detach()[mask].numpy() for name, mask in masks.items()])
     assert (kept != 0).mean() > 0.99
-
-
-def test_unknown_ties_are_named():
-    with pytest.raises(UserError, match=r"unknown ties .keep.: did you mean .kept."):
-        make_masks({"w": torch.rand(4)}, 0.5, "layer", ties="keep")  # type: ignore[arg-type]
-
-
-def test_scores_are_no_masks():
-    model = nn.Linear(3, 2)
-    before = model.weight.detach().clone()
-    with pytest.raises(UserError, match="mask of 'weight' holds more than 0 and 1"):
-        apply_masks(model, {"weight": torch.rand(2, 3) + 1})
-    assert torch.equal(model.weight, before)

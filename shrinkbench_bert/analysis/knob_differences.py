@@ -40,14 +40,11 @@ def differences(stored: Mapping[str, Sequence[Result]], reference: str) -> pd.Da
         comparable = [r for r in stored[value] if r.labels == examples.get(r.cell.task)]
         for sample in samples(comparable):
             if other := of_reference.get((sample.task, sample.amount)):
-                found[sample.task, sample.amount] += [
-                    ({"measure": sample.metric, "strategy": strategy, "value": value}, paired)
-                    for strategy, paired in _paired(sample, other)
-                ]
+                for strategy, paired in _paired(sample, other):
+                    point = {"measure": sample.metric, "strategy": strategy, "value": value}
+                    found[sample.task, sample.amount].append((point, paired))
     frames = []
     for (task, amount), rows in found.items():
-        if not rows:
-            continue
         points, family = zip(*rows, strict=True)
         frame = pd.DataFrame(points).join(pd.DataFrame(paired_differences(family)))
         frame["p_holm"] = holm(frame["p"].tolist())

@@ -89,6 +89,11 @@ class Sample:
         seeds = self.seeds(names)
         return np.array([[self.losses[name][seed] for seed in seeds] for name in names])
 
+    def paired(self, a: str, b: str) -> Array:
+        """Losses of `a` minus those of `b` on the seeds that both have: (seeds, examples)."""
+        own, other = self.stack([a, b])
+        return own - other
+
     @property
     def dense_advantage(self) -> float:
         """How much less the dense model loses than the baseline does, on average."""

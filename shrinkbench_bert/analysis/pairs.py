@@ -27,8 +27,7 @@ def all_pairs(found: Iterable[Sample]) -> pd.DataFrame:
         pairs = [pair for pair in combinations(sample.strategies, 2) if sample.seeds(pair)]
         if not pairs:
             continue
-        stacked = [sample.stack([a, b]) for a, b in pairs]
-        rows = paired_differences([a - b for a, b in stacked])
+        rows = paired_differences([sample.paired(a, b) for a, b in pairs])
         frame = pd.DataFrame(rows).rename(columns={"mean": "difference"})
         frame[["a", "b"]] = pairs
         frame["p_holm"] = holm(frame["p"].tolist())

@@ -34,8 +34,7 @@ def negligible(test: Negligible, evidence: Evidence) -> list[Finding]:
         if TASKS[sample.task].regression:
             continue  # the margin is one of accuracy
         names = [name for name in test.strategies if name in sample.losses]
-        stacked = [sample.stack([name, DENSE]) for name in names]
-        costs = paired_differences([own - dense for own, dense in stacked])
+        costs = paired_differences([sample.paired(name, DENSE) for name in names])
         for name, cost in zip(names, costs, strict=True):
             judgement = _negligible(cost, sample, name, test.margin)
             ours = f"{name} at {amount(sample)}: costs {words(sample.metric, cost)}"

@@ -46,8 +46,7 @@ def alike(test: Alike, evidence: Evidence) -> list[Finding]:
         pairs = [pair for pair in combinations(names, 2) if sample.seeds(pair)]
         if not pairs:
             continue
-        stacked = [sample.stack([a, b]) for a, b in pairs]
-        found = paired_differences([a - b for a, b in stacked])
+        found = paired_differences([sample.paired(a, b) for a, b in pairs])
         rows = _of_several_seeds([(*pair, d) for pair, d in zip(pairs, found, strict=True)])
         within = test.margin * sample.dense_advantage
         a, b, farthest = _farthest(rows, within)
