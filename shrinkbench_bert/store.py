@@ -145,7 +145,7 @@ class Result(_Block):
 
     schema_version: Literal[2] = SCHEMA_VERSION
     digest: str
-    """Of `cell` and `fingerprints`: equal digests mean equal results."""
+    """Of `cell` and `fingerprints`: with equal digests, what the same machine made is equal."""
     grid: str = ""
     """The grid that it belongs to; empty for a lone experiment."""
     tolerance: dict[str, float] = {}

@@ -263,6 +263,11 @@ def test_a_small_margin_does_not_read_as_none(metric: str, value: float, worded:
     assert labels.margin(metric, value) == worded
 
 
+def seed_0_on_a_gpu(result: Result) -> Result:
+    made = result.provenance.model_copy(update={"device": "A GPU"} if result.cell.seed == 0 else {})
+    return result.model_copy(update={"provenance": made})
+
+
 class TestPage:
     def run(self, *arguments: object) -> str:
         outcome = CliRunner().invoke(cli.app, ["study", *map(str, arguments)])
@@ -271,12 +276,14 @@ class TestPage:
 
     def test_two_grids_and_one_batch(self, store: Store, tmp_path: Path) -> None:
         page, plots = tmp_path / "docs/study.md", tmp_path / "plots"
-        folders = [store("first", "sst2"), store("second", "stsb")]
+        folders = [store("first", "sst2", seed_0_on_a_gpu), store("second", "stsb")]
         few = store("few", "sst2", one_batch)
         self.run(*folders, "--one-batch", few, "--page", page, "--plots", plots)
         text = page.read_text()
         for title in ("What was run", "What drives the gain", "Every strategy", "The papers' claims"):
             assert f"\n## {title}\n" in text
+        of_tasks = [line for line in text.splitlines() if line.startswith(("| SST-2, `", "| STS-B, `"))]
+        assert [row.split("|")[-2].strip() for row in of_tasks] == ["A GPU, test", "test"]
         assert "Beside them 6 results of SST-2, scored on one batch." in text
         assert "Anything of CoLA: there are no results." in text
         assert "../plots/first/contrasts_sst2.png" in text

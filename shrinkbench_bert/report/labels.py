@@ -100,6 +100,11 @@ def source_label(source: str) -> str:
     return MINI_GLUE if _short(source) == "mini-glue" else _short(source)
 
 
+def machine_label(device: str, processor: str) -> str:
+    """Name what computed: the processor, or the GPU."""
+    return processor if device == "cpu" else device
+
+
 def is_percent(metric: str) -> bool:
     """Whether a metric is shown as a percentage."""
     return metric in _PERCENT

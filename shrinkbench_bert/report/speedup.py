@@ -6,7 +6,7 @@ import math
 
 from tabulate import tabulate
 
-from shrinkbench_bert.report.labels import TIMES, counted
+from shrinkbench_bert.report.labels import TIMES, counted, machine_label
 from shrinkbench_bert.timings import SparseLatency, Timing
 
 _PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
@@ -47,8 +47,7 @@ def speedup(dense: Timing, sparse: Timing) -> str:
 
 def _where(latencies: list[SparseLatency]) -> str:
     machines = {
-        f"{latency.processor if latency.device == 'cpu' else latency.device}, "
-        f"{counted(latency.threads, 'thread')}"
+        f"{machine_label(latency.device, latency.processor)}, {counted(latency.threads, 'thread')}"
         for latency in latencies
     }
     runs = [timing.runs for latency in latencies for timing in latency.timings]

@@ -46,12 +46,12 @@ def what_was_run(grids: Sequence[StudyGrid], one_batch: Sequence[Result]) -> Ite
                     str(len({r.cell.seed for r in own})),
                     f"{len(own):,}",
                     f"{_hours(own):.1f}",
+                    _machines(own),
                 ]
             )
     headers = ["task, grid", "train / held out / validation", "recipe", "strategies", "amounts", "seeds"]
-    yield tabulate(
-        [*rows], headers=[*headers, "results", "process hours"], tablefmt="pipe", disable_numparse=True
-    )
+    headers += ["results", "process hours", "machine"]
+    yield tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True)
     yield "\n".join(f"- {' · '.join(grid.header.parts())}".replace("_", r"\_") for grid in grids)
     made = {
         ", ".join(
@@ -201,6 +201,11 @@ def join(blocks: Iterable[str]) -> str:
 
 def _hours(results: Sequence[Result]) -> float:
     return sum(sum(r.provenance.seconds.values()) for r in results) / 3600
+
+
+def _machines(results: Sequence[Result]) -> str:
+    made = {labels.machine_label(r.provenance.device, r.provenance.processor) for r in results}
+    return ", ".join(sorted(made))
 
 
 def _image(text: str, path: Path, page: Path) -> str:
