@@ -1,8 +1,8 @@
 """Masks: from scores to exactly k kept, in force on a model, packed to bits, compared."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, Self, TypeAlias, get_args
 
 import numpy as np
@@ -113,22 +113,25 @@ def _top(flat: Tensor, keep: float, ties: Ties) -> Tensor:
     return mask
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class AppliedMasks:
     """Masks in force on a model: pruned weights are exactly 0.0 in every forward, until `remove`.
 
-    A context manager, too: the masks are removed at the end of its block.
+    A context manager, too: the masks are removed at the end of its block. A deep copy of the model has masks
+    of its own in force; `to`, `cuda` and the like may move the model.
     """
 
     parameters: Sequence[Tensor]
-    bits: Sequence[Tensor]
+    bits: list[Tensor]
     """All ones where the parameter is kept and 0 where it is pruned, as integers of the parameter's width."""
-    hook: RemovableHandle
+    hook: RemovableHandle = field(init=False)
 
     @torch.no_grad()
     def enforce(self) -> None:
         """Set every pruned weight to 0.0."""
-        for parameter, bits in zip(self.parameters, self.bits, strict=True):
+        for i, (parameter, bits) in enumerate(zip(self.parameters, self.bits, strict=True)):
+            if (bits.device, bits.itemsize) != (parameter.device, parameter.itemsize):  # the model was moved
+                bits = self.bits[i] = bits.to(parameter.device, _INTEGERS[parameter.itemsize])
             # Not multiplied: 0 * inf would be NaN. And a third of masked_fill's time on a CPU.
             parameter.view(bits.dtype).bitwise_and_(bits)
 
@@ -136,6 +139,10 @@ class AppliedMasks:
         """Let go of the model; its pruned weights are 0.0 now and free to move from here on."""
         self.enforce()
         self.hook.remove()
+
+    def __call__(self, *_: object) -> None:
+        """As a hook before each forward: an object, for a deep copy of the model to copy it too."""
+        self.enforce()
 
     def __enter__(self) -> Self:
         return self
@@ -174,12 +181,18 @@ def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> AppliedMasks:
         for mask, p in zip(masks.values(), chosen, strict=True)
     ]
 
-    def enforce(*_: object) -> None:
-        applied.enforce()
-
-    applied = AppliedMasks(chosen, bits, model.register_forward_pre_hook(enforce))
+    applied = AppliedMasks(chosen, bits)
+    applied.hook = model.register_forward_pre_hook(applied)
     applied.enforce()
     return applied
+
+
+def masked_parameters(model: nn.Module) -> Iterator[Tensor]:
+    """Yield the parameters of a model that masks are in force on."""
+    for module in model.modules():
+        for hook in module._forward_pre_hooks.values():
+            if isinstance(hook, AppliedMasks):
+                yield from hook.parameters
 
 
 def density(masks: Mapping[str, Tensor]) -> dict[str, float]:

@@ -86,13 +86,23 @@ def _loaded(model: str, task: str, layers: int | None) -> PreTrainedModel:
 
 @cache
 def _check_strategy(strategy: str, model: str, task: str, layers: int | None, protocol: Protocol) -> None:
-    """Score two made-up sequences."""
+    """Score two made-up sequences, twice."""
     loaded = _loaded(model, task, layers)
     ids = torch.arange(16).view(2, 8) % loaded.config.vocab_size
     mask = torch.ones_like(ids)
     mask[1, 6:] = 0
     batch = {"input_ids": ids, "attention_mask": mask, "labels": torch.tensor([0.0, 1.0])}
     if get_strategy(strategy).scope == "heads":
-        score_heads(loaded, [batch], [strategy], task=task, protocol=protocol)
+        heads = [score_heads(loaded, [batch], [strategy], task=task, protocol=protocol) for _ in range(2)]
+        same = heads[0] == heads[1]
     else:
-        score(loaded, [batch], [strategy], task=task, protocol=protocol, eta=1)
+        once, again = (
+            score(loaded, [batch], [strategy], task=task, protocol=protocol, eta=1)[strategy]
+            for _ in range(2)
+        )
+        same = all(torch.equal(value, again[name]) for name, value in once.items())
+    if not same:
+        raise UserError(
+            f"strategy {strategy!r}: the same seed, model and data gave other scores the second time; "
+            "draw random numbers from s.generator"
+        )

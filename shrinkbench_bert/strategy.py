@@ -269,7 +269,10 @@ S = TypeVar("S", bound=type[Strategy])
 
 
 def register_strategy(cls: S) -> S:
-    """Register a strategy under its class name. Raises UserError if another class has that name."""
+    """Register a strategy under its class name.
+
+    Raises UserError if another class has that name, or if the class cannot be a strategy; it says why.
+    """
     known = _REGISTRY.get(cls.__name__)
     if known is not None:
         raise UserError(
@@ -281,6 +284,13 @@ def register_strategy(cls: S) -> S:
             f"strategy {cls.__name__!r}: derive it from LayerStrategy or GlobalStrategy, or, for attention "
             "heads, from HeadStrategy"
         )
+    if not isinstance(cls.needs, Need):
+        raise UserError(
+            f"strategy {cls.__name__!r}: needs = {cls.needs!r}: a Need is expected, such as Need.GRADIENT | "
+            "Need.ACTIVATION"
+        )
+    if not isinstance(cls.smooth, bool):
+        raise UserError(f"strategy {cls.__name__!r}: smooth = {cls.smooth!r}: True or False is expected")
     if cls.smooth and cls.needs & ~(Need.GRADIENT | Need.ACTIVATION):
         raise UserError(
             f"strategy {cls.__name__!r}: smooth = True averages the gradient and the activation alone"
@@ -293,13 +303,19 @@ def register_strategy(cls: S) -> S:
             f"strategy {cls.__name__!r}: heads are scored at the dense weights and without noise; leave out "
             "at, smooth, terms and finish (there is overall)"
         )
-    if cls.terms != 1 and (cls.terms < 1 or not own_finish):
+    if not isinstance(cls.terms, int) or (cls.terms != 1 and (cls.terms < 1 or not own_finish)):
         raise UserError(
-            f"strategy {cls.__name__!r}: terms = {cls.terms}: 1 is accepted, or more with a "
+            f"strategy {cls.__name__!r}: terms = {cls.terms!r}: 1 is accepted, or more with a "
             "finish(self, total) that makes one score of them"
         )
     if inspect.isabstract(cls):
         raise UserError(f"strategy {cls.__name__!r}: define score(self, s)")
+    try:
+        inspect.signature(cls).bind()
+    except TypeError as error:
+        raise UserError(
+            f"strategy {cls.__name__!r}: __init__ gets no arguments here ({error}); use class attributes"
+        ) from error
     _REGISTRY[cls.__name__] = cls
     return cls
 
@@ -330,7 +346,7 @@ def strategy_names(of: Literal["weights", "heads"] | None = None) -> list[str]:
 def load_plugin(plugin: str, folder: Path) -> None:
     """Import strategies from a Python file (relative to `folder`) or from an installed package.
 
-    Raises UserError if there is none, or if importing it fails.
+    Raises UserError if there is none, if importing it fails, or for a file that registers no strategy.
     """
     _load_builtin()
     try:
@@ -358,8 +374,13 @@ def _import_file(path: Path) -> None:
     module = importlib.util.module_from_spec(spec)
     # `inspect.getsource` finds a class through sys.modules.
     sys.modules[name] = module
+    known = set(_REGISTRY)
     try:
         spec.loader.exec_module(module)
+        if known == set(_REGISTRY):
+            raise UserError(
+                f"plugin {str(path)!r} registers no strategy: put @register_strategy above its classes"
+            )
     except BaseException:
         del sys.modules[name]
         for strategy in [key for key, cls in _REGISTRY.items() if cls.__module__ == name]:

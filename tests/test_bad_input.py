@@ -727,6 +727,7 @@ CONTRACT = {
     "Undeclared3": ("NOTHING", "s.gradient", ["reads the gradient", "add Need.GRADIENT"]),
     "Raises": ("NOTHING", "s.weight * (1 / 0)", ["ZeroDivisionError", "division by zero"]),
     "Mistyped": ("NOTHING", "s.wieght", ["wieght"]),
+    "Drawn": ("NOTHING", "s.weight.clone().uniform_()", ["other scores the second time", "s.generator"]),
 }
 
 

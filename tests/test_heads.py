@@ -15,7 +15,15 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2ForSequenceClassification, PreTrainedModel
 
-from shrinkbench_bert import UserError, load_pruned, masked_heads, remove_heads, removed_heads, save_pruned
+from shrinkbench_bert import (
+    UserError,
+    apply_masks,
+    load_pruned,
+    masked_heads,
+    remove_heads,
+    removed_heads,
+    save_pruned,
+)
 from shrinkbench_bert.heads import attention_layers, gated_heads
 
 KINDS = ("bert", "distilbert", "roberta", "electra")
@@ -221,6 +229,20 @@ class TestBadInput:
         after = model.state_dict()
         assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
         assert removed_heads(model) == {}
+
+    def test_weights_under_masks(self, make) -> None:
+        """Not silently without their masks; a layer that has none can be cut."""
+        model = make()
+        weight = attention_layers(model)[0].output.weight
+        (name,) = (name for name, p in model.named_parameters() if p is weight)
+        applied = apply_masks(model, {name: torch.ones_like(weight)})
+        remove_heads(model, {1: [0]})
+        with pytest.raises(UserError, match=r"layer 0: its weights are under masks.*call remove\(\)"):
+            remove_heads(model, {2: [1], 0: [0]})
+        assert removed_heads(model) == {1: [0]}
+        applied.remove()
+        remove_heads(model, {0: [0]})
+        assert removed_heads(model) == {0: [0], 1: [0]}
 
     def test_an_architecture_that_cannot_be_cut(self) -> None:
         with pytest.raises(UserError, match=r"GPT2.*'gpt2'.*accepted.*bert, distilbert, electra, roberta"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -369,6 +370,33 @@ def test_masks_of_0_and_1_will_do(make_model):
     mask = torch.tensor([1.0, 0.0] * 8)
     apply_masks(model, {name: mask})
     assert torch.equal(model.get_parameter(name) == 0, mask == 0)
+
+
+def test_a_deep_copy_has_masks_of_its_own():
+    model = Toy()
+    mask = torch.tensor([[1.0, 0.0, 0.0, 1.0, 0.0]]).expand(4, 5)
+    applied = apply_masks(model, {"inner.weight": mask})
+    twin = copy.deepcopy(model)
+    applied.remove()
+    with torch.no_grad():
+        for weight in (model.inner.weight, twin.inner.weight):
+            weight.fill_(2.0)
+    for one in (model, twin):
+        one(torch.randn(1, 5))
+    assert torch.equal(twin.inner.weight, 2 * mask)
+    assert torch.equal(model.inner.weight, torch.full((4, 5), 2.0))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_masks_stay_when_the_model_changes_its_dtype(dtype: torch.dtype):
+    model = Toy()
+    mask = torch.tensor([[1.0, 0.0, 0.0, 1.0, 0.0]]).expand(4, 5)
+    apply_masks(model, {"inner.weight": mask})
+    model.to(dtype)
+    with torch.no_grad():
+        model.inner.weight.fill_(2.0)
+    model(torch.randn(1, 5, dtype=dtype))
+    assert torch.equal(model.inner.weight, (2 * mask).to(dtype))
 
 
 def test_remove_lets_go():

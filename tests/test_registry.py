@@ -152,6 +152,11 @@ def test_a_class_without_scope_is_refused():
         ("HeadStrategy", "terms = 2", "leave out at, smooth, terms and finish"),
         ("LayerStrategy", "terms = 2", r"terms = 2: 1 is accepted, or more with a finish\(self, total\)"),
         ("GlobalStrategy", "terms = 0; finish = lambda self, total: total", "terms = 0: 1 is accepted"),
+        ("LayerStrategy", "terms = '2'; finish = lambda self, total: total", "terms = '2': 1 is accepted"),
+        ("LayerStrategy", "needs = 'gradient'", r"needs = 'gradient': a Need is expected, such as Need\.G"),
+        ("HeadStrategy", "needs = ['gradient']", r"needs = \['gradient'\]: a Need is expected"),
+        ("LayerStrategy", "smooth = 'yes'", "smooth = 'yes': True or False is expected"),
+        ("LayerStrategy", "__init__ = lambda self, power: None", "no arguments here .*'power'"),
     ],
 )
 def test_what_would_be_ignored_is_refused(
@@ -182,6 +187,7 @@ def test_a_plugin_is_found_beside_the_grid_or_by_its_full_path(tmp_path: Path):
         ("1 / 0", r"plugin 'own\.py': ZeroDivisionError"),
         ("def broken(:", r"plugin 'own\.py': SyntaxError"),
         ("import no_such_library", r"plugin 'own\.py': ModuleNotFoundError.*no_such_library"),
+        ("class Mine: ...", r"own\.py' registers no strategy: put @register_strategy"),
     ],
 )
 def test_a_plugin_that_cannot_be_imported(tmp_path: Path, content: str | None, message: str):

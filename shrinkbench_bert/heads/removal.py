@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from shrinkbench_bert.errors import UserError
 from shrinkbench_bert.heads.layers import AttentionLayer, Heads, attention_layers
+from shrinkbench_bert.masks import masked_parameters
 
 
 def remove_heads(model: PreTrainedModel, heads: Heads) -> None:
@@ -27,8 +28,8 @@ def remove_heads(model: PreTrainedModel, heads: Heads) -> None:
             been removed since. Heads that are gone already may be named again.
 
     Raises:
-        UserError: a layer or head out of range, or an architecture that cannot be cut; the model is
-            then as it was.
+        UserError: a layer or head out of range, an architecture that cannot be cut, or weights under masks,
+            which new tensors would not be; the model is then as it was.
     """
     removed = checked(model, heads)
     cuts = [
@@ -36,6 +37,13 @@ def remove_heads(model: PreTrainedModel, heads: Heads) -> None:
         for layer in attention_layers(model)
         if layer.index in removed
     ]
+    masked = set(map(id, masked_parameters(model)))
+    for cut in cuts:
+        if masked.intersection(map(id, cut.replaced)):
+            raise UserError(
+                f"layer {cut.layer.index}: its weights are under masks, the smaller ones would not be: "
+                "call remove() on what apply_masks returned, or remove heads first"
+            )
     for cut in cuts:
         cut.apply()
 
@@ -86,6 +94,12 @@ class _Cut:
         self.rows = [(linear, _rows(linear, features)) for linear in (layer.query, layer.key, layer.value)]
         weight = layer.output.weight
         self.columns = _like(weight, weight.detach()[:, features.to(weight.device)])
+
+    @property
+    def replaced(self) -> list[Tensor]:
+        """What the model has in their place."""
+        linears = (*(linear for linear, _ in self.rows), self.layer.output)
+        return [*(linear.weight for linear in linears), *(linear.bias for linear, _ in self.rows)]
 
     def apply(self) -> None:
         """Put them into the model; nothing here can fail."""
