@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import datasets
 import torch
+from pydantic import BaseModel, PositiveInt, ValidationError
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from shrinkbench_bert import mini_glue
-from shrinkbench_bert.errors import UserError
+from shrinkbench_bert.errors import UserError, describe
 from shrinkbench_bert.hub import hub_reachable
 from shrinkbench_bert.seeding import generator
-from shrinkbench_bert.tasks import Task, get_task
+from shrinkbench_bert.tasks import Holdout, MaxLength, Task, get_task
 
 Batch = dict[str, Tensor]
 
@@ -72,6 +73,15 @@ class TaskData:
         return digest.hexdigest()
 
 
+class _Sizes(BaseModel):
+    """How much of a task is used: within the bounds that a grid's recipe has."""
+
+    train_examples: PositiveInt | None
+    eval_examples: PositiveInt | None
+    holdout: Holdout
+    max_length: MaxLength
+
+
 def load_task(
     name: str | Task,
     source: str = "mini-glue",
@@ -90,28 +100,38 @@ def load_task(
         tokenizer: encodes the text; without it only text and labels are there.
         train_examples: a random subset of train, the same for every seed of a grid; None for all.
         eval_examples: likewise of validation.
-        holdout: the fraction of the training examples set apart.
-        max_length: tokens; longer inputs are cut.
+        holdout: the fraction of the training examples set apart, above 0 and below 1.
+        max_length: tokens, 8 or more; longer inputs are cut.
 
     Raises:
-        UserError: no such source, no hub and no local copy, or a missing split or column.
+        UserError: an unknown task, a number out of range, no such source, no hub and no local copy, a
+            missing split or column, or a label or a text that is none.
     """
     task = get_task(name)
+    try:
+        sizes = _Sizes(
+            train_examples=train_examples,
+            eval_examples=eval_examples,
+            holdout=holdout,
+            max_length=max_length,
+        )
+    except ValidationError as error:
+        raise UserError(f"load_task: {describe(error)}") from error
     train, validation = _load(task, source)
-    train = _subset(train, train_examples, "train")
-    validation = _subset(validation, eval_examples, "validation")
+    train = _subset(train, sizes.train_examples, "train")
+    validation = _subset(validation, sizes.eval_examples, "validation")
     order = torch.randperm(len(train), generator=generator(0, "holdout")).tolist()
-    cut = max(1, round(holdout * len(train)))
+    cut = max(1, round(sizes.holdout * len(train)))
     if cut >= len(train):
         raise UserError(
-            f"source {source!r}, task {task.name!r}: {len(train)} examples are too few to set {holdout:g} of "
-            "them apart; raise train_examples"
+            f"source {source!r}, task {task.name!r}: {len(train)} examples are too few to set "
+            f"{sizes.holdout:g} of them apart; raise train_examples"
         )
     train, held_out = train.take(order[cut:]), train.take(order[:cut])
     if tokenizer is None:
         return TaskData(task, train, held_out, validation, pad_token_id=0)
     train, held_out, validation = (
-        _encode(split, tokenizer, max_length) for split in (train, held_out, validation)
+        _encode(split, tokenizer, sizes.max_length) for split in (train, held_out, validation)
     )
     pad = tokenizer.pad_token_id
     return TaskData(task, train, held_out, validation, pad_token_id=0 if pad is None else pad)
@@ -158,9 +178,12 @@ def _split(task: Task, where: str, raw: datasets.DatasetDict, name: str) -> Spli
         if not all(isinstance(part, str) for part in row):
             raise UserError(f"{where}, row {i}: {' or '.join(task.text)} = {row!r} is no string")
         if not _is_label(task, label):
-            accepted = f"0 to {task.top:g}" if task.regression else f"0 to {task.classes - 1}, whole"
-            raise UserError(f"{where}, row {i}: label {label!r} is none of {accepted}")
+            raise UserError(f"{where}, row {i}: label {label!r} is none of {_accepted_labels(task)}")
     return Split(text, [float(label) for label in labels], [])
+
+
+def _accepted_labels(task: Task) -> str:
+    return f"0 to {task.top:g}" if task.regression else f"0 to {task.classes - 1}, whole"
 
 
 def _is_label(task: Task, label: object) -> bool:
@@ -201,6 +224,35 @@ def collate(split: Split, indices: Sequence[int], pad_token_id: int) -> Batch:
         batch[key] = torch.tensor([row[key] + [pad] * (length - len(row[key])) for row in rows])
     batch["labels"] = torch.tensor([split.labels[i] for i in indices])
     return batch
+
+
+def check_batch(task: Task, batch: object, index: int) -> None:
+    """Check a batch that a user made. Raises UserError unless it is as `collate` makes them.
+
+    Where its labels are on a GPU, this waits for them.
+    """
+    where = f"batch {index}"
+    if not isinstance(batch, Mapping):
+        raise UserError(f"{where} is a {type(batch).__name__}: a dict with input_ids and labels is expected")
+    tensors = {key for key, value in batch.items() if isinstance(value, Tensor)}
+    if tensors != batch.keys() or not {"input_ids", "labels"} <= tensors:
+        found = ", ".join(f"{key} ({type(value).__name__})" for key, value in batch.items())
+        raise UserError(f"{where}: tensors are expected, input_ids and labels among them; found {found}")
+    labels, examples = batch["labels"], len(batch["input_ids"])
+    if labels.shape != (examples,):
+        raise UserError(
+            f"{where}: labels have the shape {tuple(labels.shape)}: ({examples},) is expected, one for each "
+            "row of input_ids"
+        )
+    highest = task.top if task.regression else task.classes - 1
+    good = (labels >= 0) & (labels <= highest)
+    if not task.regression:
+        good &= labels == labels.long()
+    if not good.all():
+        raise UserError(
+            f"{where}: label {labels[~good][0].item():g} is none of {_accepted_labels(task)} "
+            f"(task {task.name!r})"
+        )
 
 
 def training_batches(

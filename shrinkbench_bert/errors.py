@@ -26,7 +26,11 @@ def describe(error: ValueError) -> str:
     findings = []
     for found in error.errors(include_url=False, include_context=False):
         field = ".".join(map(str, found["loc"])) or "input"
+        if found["type"] == "missing":  # its input is what it is missing from
+            findings.append(f"{field} is missing")
+            continue
         value = repr(found["input"])
         value = value if len(value) <= 60 else value[:57] + "..."
-        findings.append(f"{field} = {value}: {found['msg'].removeprefix('Value error, ')}")
+        what = "unknown field" if found["type"] == "extra_forbidden" else found["msg"]
+        findings.append(f"{field} = {value}: {what.removeprefix('Value error, ')}")
     return "; ".join(findings)

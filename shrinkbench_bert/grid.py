@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeFloat,
@@ -25,13 +26,23 @@ from pydantic import (
 from shrinkbench_bert.errors import UserError, describe, unknown
 from shrinkbench_bert.protocol import Protocol
 from shrinkbench_bert.strategy import get_strategy, load_plugin
-from shrinkbench_bert.tasks import get_task, known_metric
+from shrinkbench_bert.tasks import Holdout, MaxLength, get_task, known_metric
 
 Keep = Annotated[float, Field(gt=0, le=1)]
 GRID_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 Compression = Annotated[float, Field(ge=1)]
 HeadFraction = Annotated[float, Field(ge=0, lt=1)]
 
+
+def _no_truth_value(value: Any) -> Any:
+    if isinstance(value, bool):  # True would be seed 1
+        raise ValueError("Input should be a valid integer")
+    return value
+
+
+Seed = Annotated[NonNegativeInt, BeforeValidator(_no_truth_value)]
+ByName = BeforeValidator(lambda value: Protocol.named(value) if isinstance(value, str) else value)
+"""Takes the name of a protocol for the protocol."""
 
 AMOUNTS = ("keep", "compression", "heads")
 """Fields of which a cell and a grid have exactly one."""
@@ -50,11 +61,11 @@ class Recipe(BaseModel):
     weight_decay: NonNegativeFloat = 0.0
     schedule: Literal["constant", "linear"] = Field("linear", description="of the learning rate")
     warmup: float = Field(0.06, ge=0, lt=1, description="fraction of the steps, linear")
-    max_length: int = Field(128, ge=8, description="tokens; longer inputs are cut")
+    max_length: MaxLength = Field(128, description="tokens; longer inputs are cut")
     group_by_length: bool = Field(True, description="batches of similar length, less padding")
     train_examples: PositiveInt | None = Field(None, description="a fixed random subset; None: all")
     eval_examples: PositiveInt | None = Field(None, description="likewise, of the validation split")
-    holdout: float = Field(0.1, gt=0, lt=1, description="fraction of train that chooses the epoch")
+    holdout: Holdout = Field(0.1, description="fraction of train that chooses the epoch")
     dropout: float | None = Field(None, ge=0, lt=1, description="None: as the checkpoint says")
     metric_for_best_model: str | None = Field(
         None, description="of the task, chooses the epoch; None: its first"
@@ -79,9 +90,9 @@ class Cell(BaseModel):
     head_rounds: int | None = Field(None, ge=2, description="None: all heads are removed at once")
     score_parts: int | None = Field(None, ge=2, description="None: the scoring pass is summed up in one go")
     prune_rounds: int | None = Field(None, ge=2, description="None: all weights are pruned at once")
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     recipe: Recipe = Recipe()
-    protocol: Protocol = Protocol()
+    protocol: Annotated[Protocol, ByName] = Protocol()
 
     @field_validator("task")
     @classmethod
@@ -106,11 +117,6 @@ class Cell(BaseModel):
         task = get_task(info.data["task"])
         metric = task.metric_for_best_model(recipe.metric_for_best_model)
         return recipe.model_copy(update={"metric_for_best_model": None if metric == task.metric else metric})
-
-    @field_validator("protocol", mode="before")
-    @classmethod
-    def _protocol_by_name(cls, value: Any) -> Any:
-        return Protocol.named(value) if isinstance(value, str) else value
 
     @field_validator("head_scope", "head_rounds", "prune_rounds", "score_parts", mode="before")
     @classmethod
@@ -148,7 +154,13 @@ class Cell(BaseModel):
 
 
 class Grid(BaseModel):
-    """A grid of cells that share a model, a source, a protocol and, per task, a recipe."""
+    """A grid of cells that share a model, a source, a protocol and, per task, a recipe.
+
+    Raises:
+        UserError: unknown fields, names or values, no amounts or several kinds of them, an entry that stands
+            there twice, a plugin that cannot be loaded, and a compression beyond the ceiling of a model
+            that is on this machine (for others `plan` and `run` check it first).
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -168,8 +180,8 @@ class Grid(BaseModel):
         1, description="parts of the scoring pass that workers can share; sums differ in their last digits"
     )
     prune_rounds: PositiveInt = Field(1, description="score, mask and retrain so many times")
-    seeds: list[NonNegativeInt] = Field([0], min_length=1)
-    protocol: Protocol = Protocol()
+    seeds: list[Seed] = Field([0], min_length=1)
+    protocol: Annotated[Protocol, ByName] = Protocol()
     recipe: Recipe = Recipe()
     task_recipes: dict[str, Recipe] = {}
     plugins: list[str] = Field([], description="files or packages that register strategies")
@@ -177,6 +189,19 @@ class Grid(BaseModel):
     tolerance: dict[str, NonNegativeFloat] = Field(
         {}, description="by metric: the absolute move that `compare` accepts; no part of a cell"
     )
+
+    def __init__(self, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise UserError(describe(error)) from error
+        self._check()
+
+    @field_validator("plugins")
+    @classmethod
+    def _absolute(cls, plugins: list[str]) -> list[str]:
+        """So that other processes find them too."""
+        return [str(Path(plugin).resolve()) if plugin.endswith(".py") else plugin for plugin in plugins]
 
     @field_validator("tolerance")
     @classmethod
@@ -187,9 +212,8 @@ class Grid(BaseModel):
     def from_toml(cls, path: str | Path, overrides: dict[str, Any] | None = None) -> Self:
         """Read and check a grid file.
 
-        `overrides` maps dotted keys (`recipe.lr`) to values that replace the file's. Raises UserError
-        for a file that is not TOML, unknown keys, names or values, and for a compression beyond the
-        ceiling of a model that is on this machine (for others `plan` and `run` check it first).
+        `overrides` maps dotted keys (`recipe.lr`) to values that replace the file's; plugins are
+        looked for beside the file. Raises UserError for a file that is not TOML, and as a Grid does.
         """
         path = Path(path)
         return cls.from_table(read_table(path, overrides), path)
@@ -218,25 +242,17 @@ class Grid(BaseModel):
             protocol = Protocol.named(choices.pop("base", "sound"), **choices)
         else:
             protocol = Protocol.named(protocol)
-        try:
-            grid = cls(
-                **{
-                    **table,
-                    "protocol": protocol,
-                    "recipe": recipe,
-                    "task_recipes": {
-                        get_task(name).name: {**recipe, **own} for name, own in per_task.items()
-                    },
-                }
-            )
-        except ValidationError as error:
-            raise UserError(describe(error)) from error
-        grid._check(folder)
-        # Absolute, so that other processes find them too.
-        plugins = [str((folder / p).resolve()) if p.endswith(".py") else p for p in grid.plugins]
-        return grid.model_copy(update={"plugins": plugins})
+        return cls(
+            **{
+                **table,
+                "protocol": protocol,
+                "recipe": recipe,
+                "task_recipes": {name: {**recipe, **own} for name, own in per_task.items()},
+                "plugins": _beside(folder, table.get("plugins", [])),
+            }
+        )
 
-    def _check(self, folder: Path) -> None:
+    def _check(self) -> None:
         if sum(bool(getattr(self, kind)) for kind in AMOUNTS) != 1:
             raise UserError("give either keep, or compression, or heads: a list of amounts")
         if not self.heads and (self.head_scope, self.head_rounds) != ("global", 1):
@@ -250,9 +266,11 @@ class Grid(BaseModel):
             if len(set(values)) < len(values):
                 raise UserError(f"{field} = {values}: an entry stands there twice; name each once")
         for plugin in self.plugins:
-            load_plugin(plugin, folder)
+            load_plugin(plugin, Path())
         for strategy in self.strategies:
             check_amount(strategy, by_heads=bool(self.heads))
+        for task in self.task_recipes:
+            get_task(task)
         for task in self.tasks:
             recipe = self.task_recipes.get(task, self.recipe)
             get_task(task).metric_for_best_model(recipe.metric_for_best_model)
@@ -310,6 +328,13 @@ def check_amount(strategy: str, *, by_heads: bool) -> None:
         raise UserError(f"strategy {strategy!r} scores attention heads: give heads, not keep or compression")
     if get_strategy(strategy).scope != "heads" and by_heads:
         raise UserError(f"strategy {strategy!r} scores weights: give keep or compression, not heads")
+
+
+def _beside(folder: Path, plugins: Any) -> Any:
+    """Plugins that are files, with the folder in front; what is no list of names is refused later."""
+    if not isinstance(plugins, list):
+        return plugins
+    return [str(folder / p) if isinstance(p, str) and p.endswith(".py") else p for p in plugins]
 
 
 def _table(table: dict[str, Any], key: str) -> dict[str, Any]:

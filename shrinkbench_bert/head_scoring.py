@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from shrinkbench_bert import objective
-from shrinkbench_bert.data import Batch
+from shrinkbench_bert.data import Batch, check_batch
 from shrinkbench_bert.errors import UserError, unknown
 from shrinkbench_bert.heads import AttentionLayer, attention_layers, gated_heads
 from shrinkbench_bert.hooks import in_place
 from shrinkbench_bert.protocol import Protocol
-from shrinkbench_bert.scoring import untouched
+from shrinkbench_bert.scoring import check_names, untouched
 from shrinkbench_bert.seeding import generator
 from shrinkbench_bert.strategy import HeadSignal, HeadStrategy, HeadWeights, Need, get_strategy
 from shrinkbench_bert.tasks import Task, get_task
@@ -54,10 +54,12 @@ def score_heads(
         strategy -> (layer, head) -> score, the mean over sequences of the strategy's formula.
 
     Raises:
-        UserError: an unknown name, a strategy that scores no heads, no batches for one that needs them,
-            an architecture that has no known heads, a model that gives no attention weights, or a
-            strategy whose score has the wrong shape, is NaN, or reads what it did not declare.
+        UserError: an unknown name, one name in place of a list, a strategy that scores no heads, no
+            batches for one that needs them, a batch or a head of the model that does not fit the task (as
+            for `score`), an architecture that has no known heads, a model that gives no attention
+            weights, or a strategy whose score has the wrong shape, is NaN, or reads what it did not declare.
     """
+    check_names(strategies)
     protocol, task = Protocol.named(protocol), get_task(task)
     layers = attention_layers(model)
     scorers = [_Scorer(name, protocol, seed, layers) for name in strategies]
@@ -70,7 +72,8 @@ def score_heads(
         needs |= scorer.strategy.needs
     if with_data:
         with untouched(model, {}), _eager(model):
-            for batch in islice(batches, protocol.clean_batches):
+            for i, batch in enumerate(islice(batches, protocol.clean_batches)):
+                check_batch(task, batch, i)
                 batch = {key: value.to(model.device) for key, value in batch.items()}
                 observed = _observe(model, layers, batch, task, needs)
                 for scorer in with_data:

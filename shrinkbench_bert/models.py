@@ -99,15 +99,21 @@ def _one_clear_error(name_or_path: str) -> Iterator[None]:
 
 
 def load_config(name_or_path: str, task: str | Task, *, layers: int | None = None) -> PretrainedConfig:
-    """Load the checkpoint's configuration with the task's head and, if given, fewer layers."""
+    """Load the checkpoint's configuration with the task's head and, if given, fewer layers.
+
+    Raises UserError for an unknown task or checkpoint, and for layers that it does not have.
+    """
     task = get_task(task)
     with _one_clear_error(name_or_path):
         config = AutoConfig.from_pretrained(checkpoint(name_or_path))
         config.num_labels = task.classes
         config.problem_type = "regression" if task.regression else "single_label_classification"
         if layers is not None:
-            if layers > config.num_hidden_layers:
-                raise UserError(f"layers = {layers}: {name_or_path!r} has {config.num_hidden_layers} layers")
+            found = config.num_hidden_layers
+            if layers not in range(1, found + 1):
+                raise UserError(
+                    f"layers = {layers!r}: {name_or_path!r} has {found} layers; 1 to {found} is accepted"
+                )
             config.num_hidden_layers = layers
     return config
 
@@ -124,8 +130,9 @@ def load_model(
         layers: keep the first layers only.
 
     Raises:
-        UserError: there is no such checkpoint, it is no encoder, or its digest is wrong. Only
-            safetensors are read; code in the checkpoint is never run.
+        UserError: an unknown task; there is no such checkpoint, it is no encoder, its digest is wrong, or
+            `layers` is none of 1 to the number that it has. Only safetensors are read; code in the
+            checkpoint is never run.
     """
     config = load_config(name_or_path, task, layers=layers)
     with _one_clear_error(name_or_path), seeded(seed, "head"):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from shrinkbench_bert.errors import UserError
 from shrinkbench_bert.tasks import Task
 
 
@@ -20,7 +21,15 @@ def loss(task: Task, logits: Tensor, labels: Tensor, reduction: Literal["mean", 
 
     Returns:
         A scalar.
+
+    Raises:
+        UserError: the logits are of a head for another task.
     """
+    if logits.shape[-1] != task.classes:
+        raise UserError(
+            f"task {task.name!r}: outputs = {logits.shape[-1]} of the model, where {task.classes} is "
+            "expected: give a model with the task's head, as load_model makes it"
+        )
     if task.regression:
         return F.mse_loss(predict(task, logits), labels.to(logits.dtype), reduction=reduction)
     return F.cross_entropy(logits, labels.long())

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from shrinkbench_bert.blocks import PointwiseOnly, blocks
-from shrinkbench_bert.data import Batch
+from shrinkbench_bert.data import Batch, check_batch
 from shrinkbench_bert.errors import UserError
 from shrinkbench_bert.models import prunable_parameters
 from shrinkbench_bert.observation import Signals, observe
@@ -63,9 +63,12 @@ def score(
         and what its `finish` makes of it.
 
     Raises:
-        UserError: an unknown name, no batches for a strategy that needs them, or a strategy whose
-            score has the wrong shape, is NaN, or reads a signal that it did not declare.
+        UserError: an unknown name, one name in place of a list, no batches for a strategy that needs them,
+            a batch without input_ids or labels, a label that is none of the task's, a model whose number
+            of outputs is not the task's, or a strategy whose score has the wrong shape, is NaN, or reads a
+            signal that it did not declare.
     """
+    check_names(strategies)
     protocol = Protocol.named(protocol, **overrides)
     task = get_task(task)
     parameters = prunable_parameters(model, protocol)
@@ -80,6 +83,7 @@ def score(
                     _add([scorer], name, Signals(parameter.detach()))
         limit = max((scorer.limit for scorer in scorers), default=0)
         for i, batch in islice(enumerate(batches), first, limit, parts):
+            check_batch(task, batch, i)
             batch = {key: value.to(model.device) for key, value in batch.items()}
             for noisy in (False, True):
                 sharing = [s for s in scorers if i < s.limit and s.strategy.smooth == noisy]
@@ -88,6 +92,12 @@ def score(
     if part is not None:
         return {scorer.name: scorer.sums for scorer in scorers if scorer.sums}
     return {scorer.name: scorer.finish() for scorer in scorers}
+
+
+def check_names(strategies: Sequence[str]) -> None:
+    """Raise UserError for a name where a list of names is expected: a string is a sequence, too."""
+    if isinstance(strategies, str):
+        raise UserError(f"strategies = {strategies!r}: a list of names is expected, as in [{strategies!r}]")
 
 
 def _score_batch(

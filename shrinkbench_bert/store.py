@@ -340,5 +340,13 @@ class ResultStore:
         return map(self.read, self.paths())
 
     def load(self) -> pd.DataFrame:
-        """Load every result below the folder: one row per cell, columns as in `Result.row`."""
+        """Load every result below the folder: one row per cell, columns as in `Result.row`.
+
+        Raises UserError for a folder that does not exist, and for a file in it that is no result.
+        """
+        if not self.folder.is_dir():
+            raise UserError(
+                f"results {str(self.folder)!r}: no such folder; give one that a run has written, such as "
+                "results/quick"
+            )
         return pd.DataFrame([result.row() for result in self.results()])

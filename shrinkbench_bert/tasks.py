@@ -1,8 +1,22 @@
 """The task table. Adding a GLUE-like task is one entry here."""
 
+import math
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
 
 from shrinkbench_bert.errors import UserError, unknown
+
+Holdout = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+"""Fraction of the training examples that is set apart."""
+MaxLength = Annotated[int, Field(ge=8)]
+"""Tokens of an input, at most."""
+# What `metrics.METRICS` has; it stands above this module.
+_OF_CLASSES = ("accuracy", "mcc")
+_OF_NUMBERS = ("mse", "pearson", "spearman")
+_BY_EXAMPLE = ("accuracy", "mcc", "mse")
+"""Metrics that can be shared out among examples, as every interval asks for."""
 
 
 @dataclass(frozen=True)
@@ -11,6 +25,10 @@ class Task:
 
     `classes = 1` means regression: the head is `top * sigmoid(logit)` with a mean squared error;
     more classes mean a softmax with cross-entropy.
+
+    Raises:
+        UserError: no class, a text that is not one column or two, a metric that is unknown or does not
+            fit the labels, or a top that is no positive number.
     """
 
     name: str
@@ -25,6 +43,34 @@ class Task:
     """The number of this task's plot in the DeepCuts paper."""
     top: float = 1.0
     """Upper end of a regression label."""
+
+    def __post_init__(self) -> None:
+        where = f"task {self.name!r}"
+        if not isinstance(self.text, tuple | list) or not 1 <= len(self.text) <= 2:
+            raise UserError(f"{where}: text = {self.text!r}: a tuple of one or two column names is expected")
+        if isinstance(self.classes, bool) or not isinstance(self.classes, int) or self.classes < 1:
+            raise UserError(
+                f"{where}: classes = {self.classes!r}: 1, a regression, or a larger whole number is expected"
+            )
+        if not 0 < self.top < math.inf:
+            raise UserError(f"{where}: top = {self.top!r}: a positive number is expected")
+        self._check_metrics(where)
+
+    def _check_metrics(self, where: str) -> None:
+        # A class is a number as well, but a number is no class.
+        accepted = _OF_NUMBERS if self.regression else (*_OF_CLASSES, *_OF_NUMBERS)
+        if not isinstance(self.metrics, tuple | list) or not self.metrics:
+            raise UserError(f"{where}: metrics = {self.metrics!r}: a tuple of names is expected")
+        for metric in self.metrics:
+            if metric not in accepted:
+                kind = "regression" if self.regression else "classification"
+                raise UserError(f"{where}, a {kind}: {unknown('metric', metric, accepted)}")
+        first = [name for name in accepted if name in _BY_EXAMPLE]
+        if self.metric not in first:
+            raise UserError(
+                f"{where}: metrics = {self.metrics!r}: the first, which is plotted and compared, has to be "
+                f"one of {', '.join(first)}"
+            )
 
     @property
     def metric(self) -> str:

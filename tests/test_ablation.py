@@ -125,14 +125,14 @@ class TestFile:
     @pytest.mark.parametrize(
         ("knob", "fragments"),
         [
-            ("values = [1, 2]", ["[knob]", "field", "required"]),
+            ("values = [1, 2]", ["[knob]", "field", "missing"]),
             ('field = "keep"\nvalues = [0.1, 0.2]', ["field = 'keep'", "protocol.shift"]),
             ('field = "protocol.shfit"\nvalues = [1, 2]', ["'shfit'", "did you mean 'shift'?"]),
             ('field = "protocol.shift"\nvalues = [1]', ["values = [1]", "at least 2"]),
             ('field = "protocol.shift"\nvalues = [1, 1]', ["knob.values", "1 stands there twice"]),
             ('field = "protocol.shift"\nvalues = [1, -3]', ["shift = -3", "greater than or equal to 0"]),
             ('field = "protocol.shift"\nvalues = [1, 2]\nreference = 3', ["reference = 3", "[1, 2]"]),
-            ('field = "protocol.shift"\nvalue = [1, 2]', ["value = ", "not permitted"]),
+            ('field = "protocol.shift"\nvalue = [1, 2]', ["value = ", "unknown field"]),
         ],
     )
     def test_a_wrong_knob_is_named(self, write: Write, knob: str, fragments: list[str]) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.machinery
 import json
+import math
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 import pytest
@@ -19,11 +20,12 @@ from results_factory import make_result
 from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from shrinkbench_bert import Cell, Experiment, Grid, Result, UserError, cli, load_task, models
+from shrinkbench_bert import Cell, Experiment, Grid, Result, Task, UserError, cli, load_task, models
 from shrinkbench_bert import experiment as experiment_module
 from shrinkbench_bert import stages as stages_module
 from shrinkbench_bert import strategy as strategy_module
 from shrinkbench_bert.fingerprints import fingerprints
+from shrinkbench_bert.metrics import METRICS
 from shrinkbench_bert.store import digest
 from shrinkbench_bert.strategy import strategy_names
 
@@ -174,10 +176,11 @@ class TestGridFile:
             ({"seeds": "[-1]"}, ["seeds", "-1"]),
             ({"seeds": "[0.5]"}, ["seeds", "0.5"]),
             ({"seeds": "[]"}, ["seeds"]),
+            ({"seeds": "[true]"}, ["seeds.0 = True", "integer"]),
             ({"tasks": '"sst2"'}, ["tasks", "'sst2'", "list"]),
             ({"tasks": "[]"}, ["tasks"]),
             ({"tasks": '[["sst2"]]'}, ["tasks", "sst2"]),
-            ({"tasks": None}, ["tasks", "required"]),
+            ({"tasks": None}, ["tasks", "missing"]),
             ({"strategies": "[]"}, ["strategies"]),
             ({"strategies": "[3]"}, ["strategies", "3"]),
             ({"model": "3"}, ["model", "3"]),
@@ -310,6 +313,7 @@ class TestAmounts:
             ),
             ({"keep": 0.5, "sed": 1}, "sed"),
             ({"keep": 0.5, "seed": -1}, "seed = -1"),
+            ({"keep": 0.5, "seed": True}, "seed = True"),
             ({"keep": 0.5, "protocol": "papr"}, "unknown protocol 'papr'"),
             ({"keep": 0.5, "recipe": {"rl": 1}}, "rl"),
             ({"keep": 0.5, "device": "gpu"}, "device = 'gpu'"),
@@ -467,6 +471,46 @@ class TestStoredResults:
             arguments = ("report", name, "--results", shell.results, "--plots", shell.folder / "plots")
             assert shell.call(*arguments)[0] in (0, 2)
             assert {p.suffix for p in elsewhere.rglob("*") if p.is_file()} == {".json"}
+
+
+class TestTask:
+    GOOD: ClassVar = {"name": "rte", "title": "RTE", "text": ("sentence",), "figure": "rte"}
+
+    @pytest.mark.parametrize(
+        ("classes", "metrics"),
+        [(2, ("mcc", "accuracy")), (5, ("mse", "accuracy", "spearman")), (1, ("mse", "pearson"))],
+    )
+    def test_metrics_that_fit(self, classes: int, metrics: tuple[str, ...]) -> None:
+        assert Task(**self.GOOD, classes=classes, metrics=metrics).metric == metrics[0]
+
+    def test_every_metric_is_accepted(self) -> None:
+        assert Task(**self.GOOD, classes=2, metrics=("accuracy", *METRICS)).metrics[1:] == tuple(METRICS)
+
+    @pytest.mark.parametrize(
+        ("changes", "said"),
+        [
+            ({"metrics": ("acuracy",)}, "unknown metric 'acuracy': did you mean 'accuracy'"),
+            ({"metrics": ("accuracy", "f1")}, "unknown metric 'f1': .*accepted: accuracy, mcc, mse, pearson"),
+            ({"metrics": ()}, r"metrics = \(\): a tuple of names"),
+            ({"metrics": "accuracy"}, "metrics = 'accuracy': a tuple of names"),
+            ({"metrics": ("pearson", "accuracy")}, "the first, .*, has to be one of accuracy, mcc, mse"),
+            ({"classes": 1}, "a regression: unknown metric 'accuracy': accepted: mse, pearson, spearman"),
+            ({"classes": 1, "metrics": ("mse", "mcc")}, "a regression: unknown metric 'mcc'"),
+            ({"classes": 1, "metrics": ("pearson", "mse")}, "the first, .*, has to be one of mse"),
+            ({"classes": 0}, "classes = 0: 1, a regression, or a larger whole number is expected"),
+            ({"classes": -1}, "classes = -1: 1, a regression"),
+            ({"classes": 2.0}, r"classes = 2\.0: 1, a regression"),
+            ({"classes": True}, "classes = True: 1, a regression"),
+            ({"text": "sentence"}, "text = 'sentence': a tuple of one or two column names is expected"),
+            ({"text": ()}, r"text = \(\): a tuple of one or two"),
+            ({"text": ("a", "b", "c")}, r"text = \('a', 'b', 'c'\): a tuple of one or two"),
+            ({"classes": 1, "metrics": ("mse",), "top": 0}, "top = 0: a positive number is expected"),
+            ({"classes": 1, "metrics": ("mse",), "top": math.inf}, "top = inf: a positive number"),
+        ],
+    )
+    def test_what_cannot_be_one(self, changes: dict[str, Any], said: str) -> None:
+        with pytest.raises(UserError, match=f"task 'rte'.*{said}"):
+            Task(**{**self.GOOD, "classes": 2, "metrics": ("accuracy",), **changes})
 
 
 def edit_table(folder: Path, split: str, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:

@@ -21,6 +21,7 @@ from shrinkbench_bert import (
     make_masks,
     register_strategy,
     score,
+    score_heads,
     strategy,
     strategy_names,
 )
@@ -309,6 +310,62 @@ def test_also_after_an_exception_within_the_batches(lived_in, make_batches):
     with pytest.raises(OSError, match="disk gone"):
         run(lived_in, batches(), "LayerGradCAM", "LayerSmoothGrad")
     assert_untouched(lived_in, before)
+
+
+# ---- what does not fit the task is refused --------------------------------------------------------
+
+
+@pytest.mark.parametrize(("task", "other"), [("stsb", "sst2"), ("sst2", "stsb")])
+@pytest.mark.parametrize(
+    "scored", ["LayerMagGrad", USERS_OWN, "LayerEmpiricalFisher", "LayerIntegratedGradients"]
+)
+def test_a_model_with_the_head_of_another_task(make_model, make_batches, task: str, other: str, scored: str):
+    model = make_model(task=other)
+    found = {"stsb": 1, "sst2": 2}
+    message = f"task '{task}': outputs = {found[other]} of the model, where {found[task]} is expected"
+    with pytest.raises(UserError, match=message):
+        run(model, make_batches(model, task), scored, task=task)
+
+
+@pytest.mark.parametrize(
+    ("task", "change", "message"),
+    [
+        ("sst2", {"labels": None}, r".*input_ids and labels among them; found input_ids \(Tensor\), att"),
+        ("sst2", {"input_ids": None}, ".*input_ids and labels among them; found attention_mask"),
+        ("sst2", {"labels": [0, 1, 0, 1]}, r"tensors are expected, .*labels \(list\)"),
+        ("sst2", {"idx": [4, 5, 6, 7]}, r"tensors are expected, .*idx \(list\)"),
+        ("sst2", {"labels": torch.tensor([0, 1, 2, 0])}, "label 2 is none of 0 to 1, whole .task 'sst2'"),
+        ("sst2", {"labels": torch.tensor([0, -100, 1, 0])}, "label -100 is none of 0 to 1, whole"),
+        ("sst2", {"labels": torch.tensor([0, 0.5, 1, 0])}, r"label 0\.5 is none of 0 to 1, whole"),
+        ("stsb", {"labels": torch.tensor([0, 5.25, 1, 0])}, r"label 5\.25 is none of 0 to 5 .task 'stsb'"),
+        ("stsb", {"labels": torch.tensor([0, torch.nan, 1, 0])}, "label nan is none of 0 to 5"),
+        ("stsb", {"labels": torch.ones(4, 1)}, r"labels have the shape \(4, 1\): \(4,\) is expected"),
+        ("stsb", {"labels": torch.tensor(1.0)}, r"labels have the shape \(\): \(4,\) is expected"),
+    ],
+)
+def test_a_batch_that_does_not_fit(make_model, make_batches, task: str, change: dict, message: str):
+    model = make_model(task=task)
+    good, bad = make_batches(model, task, 2)
+    bad = {key: value for key, value in {**bad, **change}.items() if value is not None}
+    for scored, names in ((score, ["LayerMagGrad"]), (score_heads, ["HeadEntropy"])):
+        with pytest.raises(UserError, match=f"batch 1: {message}"):
+            scored(model, [good, bad], names, task=task)
+
+
+@pytest.mark.parametrize("extreme", [0.0, 5.0])
+def test_the_ends_of_the_range_fit(make_model, make_batches, extreme: float):
+    model = make_model(task="stsb")
+    (batch,) = make_batches(model, "stsb", 1)
+    assert run(model, [{**batch, "labels": torch.full((4,), extreme)}], "LayerMagGrad", task="stsb")
+
+
+def test_what_are_no_batches_and_no_names(model, batches):
+    with pytest.raises(UserError, match="batch 0 is a str: a dict with input_ids and labels is expected"):
+        run(model, batches[0], "LayerMagGrad")
+    with pytest.raises(UserError, match=r"strategies = 'LayerMagGrad': .* as in \['LayerMagGrad'\]"):
+        score(model, batches, "LayerMagGrad", task="sst2")
+    with pytest.raises(UserError, match="strategies = 'HeadEntropy': a list of names is expected"):
+        score_heads(model, batches, "HeadEntropy", task="sst2")
 
 
 # ---- a strategy that breaks the contract is named -------------------------------------------------

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 import tomllib
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from pydantic import ValidationError
@@ -227,6 +229,59 @@ class TestTolerance:
     def test_what_is_none_is_refused(self, file: Path, written: object, said: str) -> None:
         with pytest.raises(UserError, match=said):
             Grid.from_toml(file, {"tolerance": written})
+
+
+class TestFromPython:
+    GOOD: ClassVar = {"name": "own", "tasks": ["sst2"], "strategies": ["LayerRandom"], "keep": [0.5]}
+
+    def test_it_is_the_grid_of_the_file(self, tmp_path: Path) -> None:
+        own = Grid(**self.GOOD, protocol="paper")
+        path = tmp_path / "own.toml"
+        path.write_text('tasks = ["sst2"]\nstrategies = ["LayerRandom"]\nkeep = [0.5]\nprotocol = "paper"\n')
+        assert own == Grid.from_toml(path)
+        assert own.protocol == Protocol.named("paper")
+        assert pickle.loads(pickle.dumps(own)) == own
+
+    def test_a_plugin_is_looked_for_here_and_known_elsewhere(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_registry: None
+    ) -> None:
+        (tmp_path / "mine.py").write_text(
+            "from shrinkbench_bert import LayerStrategy, register_strategy\n\n\n"
+            "@register_strategy\nclass FromPython(LayerStrategy):\n"
+            "    def score(self, s):\n        return s.weight\n"
+        )
+        monkeypatch.chdir(tmp_path)
+        grid = Grid(**{**self.GOOD, "strategies": ["FromPython"], "plugins": ["mine.py"]})
+        assert grid.plugins == [str(tmp_path / "mine.py")]
+
+    @pytest.mark.parametrize(
+        ("changes", "said"),
+        [
+            ({"keep": []}, "give either keep, or compression, or heads"),
+            ({"compression": [1.5]}, "give either keep, or compression, or heads"),
+            ({"keep": [2]}, r"keep\.0 = 2: .*less than or equal to 1"),
+            ({"tasks": ["sst"]}, "unknown task 'sst': did you mean 'sst2'"),
+            ({"task_recipes": {"mnli": {}}}, "unknown task 'mnli'"),
+            ({"strategies": ["LayerRandon"]}, "unknown strategy 'LayerRandon': did you mean 'LayerRandom'"),
+            ({"strategies": ["HeadRandom"]}, "strategy 'HeadRandom' scores attention heads: give heads"),
+            ({"protocol": "papr"}, "unknown protocol 'papr': did you mean 'paper'"),
+            ({"recipe": {"lr": -1}}, r"recipe\.lr = -1: .*greater than 0"),
+            ({"seeds": [1, 1]}, r"seeds = \[1, 1\]: an entry stands there twice"),
+            ({"seeds": [True]}, r"seeds\.0 = True: .*valid integer"),
+            ({"sedes": [1]}, r"sedes = \[1\]: unknown field"),
+            ({"name": None}, "name = None: .*valid string"),
+            ({"plugins": ["nowhere.py"]}, "nowhere.py': no such Python file"),
+            # The ceiling of MiniLM: 22,713,986 parameters, of which 10,785,408 are prunable.
+            ({"keep": [], "compression": [50]}, r"compression = 50: .* below 1\.904"),
+        ],
+    )
+    def test_what_a_file_may_not_say_is_refused(self, changes: dict[str, object], said: str) -> None:
+        with pytest.raises(UserError, match=said):
+            Grid(**{**self.GOOD, **changes})
+
+    def test_a_missing_field_is_named(self) -> None:
+        with pytest.raises(UserError, match=r"^name is missing; tasks is missing$"):
+            Grid(strategies=["LayerRandom"], keep=[0.5])  # type: ignore[call-arg]
 
 
 class TestMetricForBestModel:

@@ -241,6 +241,10 @@ class TestBadInput:
         with pytest.raises(UserError, match="'HeadEntropy' needs data"):
             score_heads(model, [], ["HeadEntropy"], task="sst2")
 
+    def test_a_model_with_the_head_of_another_task(self, model, batches):
+        with pytest.raises(UserError, match="task 'stsb': outputs = 2 of the model, where 1 is expected"):
+            score_heads(model, batches, ["HeadGradient"], task="stsb")
+
     def test_a_model_without_attention_weights(self, model, batches, monkeypatch: pytest.MonkeyPatch):
         model = copy.deepcopy(model)
         monkeypatch.setattr(model, "set_attn_implementation", lambda name: None)

@@ -256,8 +256,9 @@ def test_the_first_layers_only(make_model, make_batches, tmp_path: Path, kind: s
     torch.testing.assert_close(one.base_model(**inputs)[0], whole.base_model(**inputs)[0])
     assert not any(".layer.1." in name for name, _ in one.named_parameters())
     assert models.skeleton(str(tmp_path), "sst2", layers=1).num_parameters() == one.num_parameters()
-    with pytest.raises(UserError, match=r"layers = 3: .* has 2 layers"):
-        load_model(str(tmp_path), "sst2", layers=3)
+    for layers in (3, 0, -1):
+        with pytest.raises(UserError, match=f"layers = {layers}: .* has 2 layers; 1 to 2 is accepted"):
+            load_model(str(tmp_path), "sst2", layers=layers)
 
 
 def test_a_pickle_is_not_read(tiny_checkpoint, tmp_path: Path):

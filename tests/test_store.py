@@ -111,8 +111,13 @@ class TestRows:
         assert frame.loc[frame["task"] == "stsb", "dense_mse"].eq(0.5).all()
         assert len(store.grid("b").load()) == 4
 
-    def test_nothing_there_is_an_empty_frame(self, tmp_path: Path) -> None:
-        assert ResultStore(tmp_path / "nowhere").load().empty
+    def test_an_empty_folder_is_an_empty_frame_and_no_folder_is_refused(self, tmp_path: Path) -> None:
+        assert ResultStore(tmp_path).load().empty
+        (tmp_path / "file").write_text("")
+        for name in ("nowhere", "file"):
+            with pytest.raises(UserError, match=f"results '.*/{name}': no such folder"):
+                ResultStore(tmp_path / name).load()
+            assert not list(ResultStore(tmp_path / name).results())  # nothing has run yet
 
     def test_in_the_order_of_paths_whatever_the_order_of_writing(self, tmp_path: Path) -> None:
         names = ["LayerRandom", "GlobalRandom", "LayerMagGrad"]

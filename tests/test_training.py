@@ -500,6 +500,26 @@ def test_too_few_examples(tiny_glue):
         load_task("sst2", str(tiny_glue), train_examples=1)
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"train_examples": 0}, "train_examples = 0: .*greater than 0"),
+        ({"eval_examples": -3}, "eval_examples = -3: .*greater than 0"),
+        ({"holdout": 0}, "holdout = 0: .*greater than 0"),
+        ({"holdout": -1}, "holdout = -1: .*greater than 0"),
+        ({"holdout": 1.0}, r"holdout = 1\.0: .*less than 1"),
+        ({"holdout": math.nan}, "holdout = nan: .*finite"),
+        ({"max_length": 7}, "max_length = 7: .*greater than or equal to 8"),
+        ({"max_length": "long"}, "max_length = 'long': .*valid integer"),
+    ],
+)
+def test_a_number_out_of_range_is_refused_as_in_a_grid(setting: dict, message: str):
+    with pytest.raises(UserError, match=f"load_task: {message}"):
+        load_task("sst2", "/nowhere", **setting)
+    with pytest.raises(ValueError, match=next(iter(setting))):
+        Recipe(**setting)
+
+
 # ---- seeds ---------------------------------------------------------------------------------------
 
 
