@@ -226,18 +226,20 @@ def collate(split: Split, indices: Sequence[int], pad_token_id: int) -> Batch:
     return batch
 
 
-def check_batch(task: Task, batch: object, index: int) -> None:
+def check_batch(task: Task, batch: object, index: int, *, labelled: bool = True) -> None:
     """Check a batch that a user made. Raises UserError unless it is as `collate` makes them.
 
-    Where its labels are on a GPU, this waits for them.
+    Where its labels are on a GPU, this waits for them. Unless `labelled`, it need not have any.
     """
     where = f"batch {index}"
     if not isinstance(batch, Mapping):
         raise UserError(f"{where} is a {type(batch).__name__}: a dict with input_ids and labels is expected")
     tensors = {key for key, value in batch.items() if isinstance(value, Tensor)}
-    if tensors != batch.keys() or not {"input_ids", "labels"} <= tensors:
+    if tensors != batch.keys() or not {"input_ids", *(["labels"] if labelled else [])} <= tensors:
         found = ", ".join(f"{key} ({type(value).__name__})" for key, value in batch.items())
         raise UserError(f"{where}: tensors are expected, input_ids and labels among them; found {found}")
+    if "labels" not in batch:
+        return
     labels, examples = batch["labels"], len(batch["input_ids"])
     if labels.shape != (examples,):
         raise UserError(

@@ -48,7 +48,7 @@ def score(
     Args:
         model: a sequence classifier, usually the dense (fine-tuned) one. It is left as it was.
         batches: dicts with input_ids, labels and, optionally, attention_mask and token_type_ids; read
-            once, and only as far as the protocol asks.
+            once, and only as far as the protocol asks. Scores of inputs alone do without labels.
         strategies: registered names.
         task: decides the loss.
         protocol: `paper`, `released`, `sound`, or a Protocol.
@@ -82,8 +82,9 @@ def score(
                 for name, parameter in parameters.items():
                     _add([scorer], name, Signals(parameter.detach()))
         limit = max((scorer.limit for scorer in scorers), default=0)
+        labelled = any(scorer.strategy.needs & ~Need.SQUARED_INPUT for scorer in scorers)
         for i, batch in islice(enumerate(batches), first, limit, parts):
-            check_batch(task, batch, i)
+            check_batch(task, batch, i, labelled=labelled)
             batch = {key: value.to(model.device) for key, value in batch.items()}
             for noisy in (False, True):
                 sharing = [s for s in scorers if i < s.limit and s.strategy.smooth == noisy]

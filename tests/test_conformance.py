@@ -352,6 +352,13 @@ def test_a_batch_that_does_not_fit(make_model, make_batches, task: str, change: 
             scored(model, [good, bad], names, task=task)
 
 
+def test_scores_of_inputs_alone_do_without_labels(model, batches):
+    unlabelled = [{key: value for key, value in batch.items() if key != "labels"} for batch in batches]
+    found = run(model, unlabelled, "LayerMagAct")["LayerMagAct"]
+    expected = run(model, batches, "LayerMagAct")["LayerMagAct"]
+    assert all(torch.equal(value, expected[name]) for name, value in found.items())
+
+
 @pytest.mark.parametrize("extreme", [0.0, 5.0])
 def test_the_ends_of_the_range_fit(make_model, make_batches, extreme: float):
     model = make_model(task="stsb")
