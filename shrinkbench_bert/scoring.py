@@ -65,8 +65,8 @@ def score(
     Raises:
         UserError: an unknown name, one name in place of a list, no batches for a strategy that needs them,
             a batch without input_ids or labels, a label that is none of the task's, a model whose number
-            of outputs is not the task's, or a strategy whose score has the wrong shape, is NaN, or reads a
-            signal that it did not declare.
+            of outputs is not the task's, a layer without any head, or a strategy whose score has the wrong
+            shape, is NaN, or reads a signal that it did not declare.
     """
     check_names(strategies)
     protocol = Protocol.named(protocol, **overrides)
@@ -82,6 +82,11 @@ def score(
                 for name, parameter in parameters.items():
                     _add([scorer], name, Signals(parameter.detach()))
         limit = max((scorer.limit for scorer in scorers), default=0)
+        empty = next((name for name, p in parameters.items() if not p.numel()), None)
+        if limit and empty:
+            raise UserError(
+                f"{empty!r} is empty: its layer has no head left; score weights before removing heads"
+            )
         labelled = any(scorer.strategy.needs & ~Need.SQUARED_INPUT for scorer in scorers)
         for i, batch in islice(enumerate(batches), first, limit, parts):
             check_batch(task, batch, i, labelled=labelled)

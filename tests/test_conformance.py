@@ -20,6 +20,7 @@ from shrinkbench_bert import (
     get_strategy,
     make_masks,
     register_strategy,
+    remove_heads,
     score,
     score_heads,
     strategy,
@@ -357,6 +358,14 @@ def test_scores_of_inputs_alone_do_without_labels(model, batches):
     found = run(model, unlabelled, "LayerMagAct")["LayerMagAct"]
     expected = run(model, batches, "LayerMagAct")["LayerMagAct"]
     assert all(torch.equal(value, expected[name]) for name, value in found.items())
+
+
+def test_a_layer_without_heads(make_model, make_batches):
+    model = make_model()
+    remove_heads(model, {1: [0, 1]})
+    assert run(model, [], "LayerMagWeight")
+    with pytest.raises(UserError, match=r"layer\.1\..* is empty: its layer has no head left"):
+        run(model, make_batches(model), "LayerMagAct")
 
 
 @pytest.mark.parametrize("extreme", [0.0, 5.0])
