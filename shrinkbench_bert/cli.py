@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from tabulate import tabulate
 
-from shrinkbench_bert.errors import UserError
+from shrinkbench_bert.errors import UserError, unknown
 from shrinkbench_bert.grid import GRID_NAME, Grid
 from shrinkbench_bert.logs import logging_to
+from shrinkbench_bert.outputs import check_file, check_folder
 from shrinkbench_bert.store import LATENCY_FOLDER, ResultStore
 
 if TYPE_CHECKING:
@@ -169,7 +170,8 @@ def report(
         return
     from shrinkbench_bert.report import write_report
 
-    name = _name(grid)
+    name = _name(grid, results)
+    check_folder("--plots", plots / name)
     written = write_report(ResultStore(results).grid(name), plots / name)
     figures = [path for path in written.paths if path.suffix == ".png"]
     tables = [path for path in written.paths if path.suffix not in (".png", ".svg")]
@@ -183,10 +185,7 @@ def report(
 def _write_page(grid: str, results: Path, plots: Path, path: Path) -> None:
     from shrinkbench_bert.report.page import write_page
 
-    if path.is_dir():
-        raise UserError(
-            f"--html {str(path)!r} is a folder: give the name of a file in it, such as report.html"
-        )
+    check_file("--html", path)
     folder = _results_folder(grid, results)
     cells = write_page(folder, plots, path)
     typer.echo(f"page of {cells} cells of {folder}: {path}")
@@ -225,8 +224,9 @@ def ablate(
 
     path = _find(ablation, "ablation", _ablations())
     loaded = Ablation.from_toml(path, dict(_parse(setting) for setting in set_ or []))
-    found = run_ablation(loaded, ResultStore(results), masks_only=masks_only)
     base, knob = loaded.base, loaded.knob
+    check_folder("--plots", plots / base.name)
+    found = run_ablation(loaded, ResultStore(results), masks_only=masks_only)
     varied = Varied(knob.field, list(loaded.grids), knob.reference_label, knob.is_number)
     protocol = base.protocol.label + (" but for what a value names" if knob.field == "protocol" else "")
     header = Header(base.name, base.model, base.layers, base.source, protocol, bool(base.compression))
@@ -310,6 +310,9 @@ def study(
     """
     from shrinkbench_bert.report.study import write_study
 
+    check_file("--page", page)
+    for folder in results:
+        check_folder("--plots", plots / folder.resolve().name)
     for path in write_study(results, one_batch or [], plots, page):
         typer.echo(f"  {path}")
 
@@ -456,8 +459,8 @@ def _find(name: str, kind: str = "grid", folder: Path | None = None) -> Path:
     return packaged
 
 
-def _name(grid: str) -> str:
-    """The name under which a grid's results are stored."""
+def _name(grid: str, results: Path) -> str:
+    """The name under which a grid's results are stored, or would be if it were run."""
     path = Path(grid)
     if path.suffix == ".toml":
         try:
@@ -466,13 +469,20 @@ def _name(grid: str) -> str:
             raise UserError(f"grid {str(path)!r}: {error}; give a .toml file, or a grid's name") from error
     if not re.fullmatch(GRID_NAME, grid):
         raise UserError(f"no grid {grid!r}: give a .toml file, or a name of letters, digits, '.', '_', '-'")
+    if path.suffix != ".toml" and grid not in (known := _known(results)):
+        raise UserError(f"no results in {str(results / grid)!r}: {unknown('grid', grid, known)}")
     return grid
+
+
+def _known(results: Path) -> set[str]:
+    """The grids that come along, and those that have a folder of results."""
+    return {*_names(_experiments()), *(path.name for path in results.glob("*") if path.is_dir())}
 
 
 def _results_folder(grid: str, results: Path) -> Path:
     """The folder of a grid's results by its name, or else the folder that is given instead of a name."""
     is_stored = re.fullmatch(GRID_NAME, grid) and (results / grid).is_dir()
-    return Path(grid) if Path(grid).is_dir() and not is_stored else results / _name(grid)
+    return Path(grid) if Path(grid).is_dir() and not is_stored else results / _name(grid, results)
 
 
 _EXAMPLES = {"--set": "recipe.lr=3e-5", "--tolerance": "accuracy=0.02"}

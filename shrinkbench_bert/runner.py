@@ -11,13 +11,13 @@ import torch
 from tqdm import tqdm
 
 from shrinkbench_bert.device import resolve_device
-from shrinkbench_bert.errors import UserError
 from shrinkbench_bert.executors.base import Executor
 from shrinkbench_bert.executors.in_process import InProcess
 from shrinkbench_bert.failures import FailedCell, read_failure
 from shrinkbench_bert.fingerprints import fingerprints
 from shrinkbench_bert.grid import Cell, Grid
 from shrinkbench_bert.models import load_tokenizer
+from shrinkbench_bert.outputs import check_folder
 from shrinkbench_bert.preflight import check_cells
 from shrinkbench_bert.store import ResultStore
 from shrinkbench_bert.work import Outcome, Site, stored_result, tidy
@@ -60,7 +60,7 @@ def make_plan(grid: Grid, store: ResultStore, *, elsewhere: bool = False) -> Pla
     """
     if not elsewhere:
         resolve_device(grid.device)
-    _check_folder(store)
+    check_folder("--results", store.folder)
     done: dict[Cell, float] = {}
     missing: list[Cell] = []
     for cell in grid.cells():
@@ -74,16 +74,6 @@ def make_plan(grid: Grid, store: ResultStore, *, elsewhere: bool = False) -> Pla
     check_cells(missing)
     failures = [read_failure(store, cell) for cell in missing]
     return Plan(grid, done, missing, [failure for failure in failures if failure is not None])
-
-
-def _check_folder(store: ResultStore) -> None:
-    for folder in (store.folder, *store.folder.parents):
-        if folder.exists():
-            if not folder.is_dir():
-                raise UserError(
-                    f"results {str(store.folder)!r}: {str(folder)!r} is no folder; give another --results"
-                )
-            return
 
 
 def run_grid(grid: Grid, store: ResultStore, executor: Executor | None = None) -> Plan:

@@ -116,7 +116,7 @@ def _load(store: ResultStore, pattern: str, kind: type[Measured]) -> Iterator[Me
         try:
             yield kind.model_validate_json(path.read_bytes())
         except (OSError, ValidationError) as error:
+            what = describe(error) if isinstance(error, ValidationError) else error
             raise UserError(
-                f"latency {str(path)!r}: {describe(ValueError(error))}; delete it, and `latency` "
-                "measures it again"
+                f"latency {str(path)!r}: {what}; delete it, and `latency` measures it again"
             ) from error

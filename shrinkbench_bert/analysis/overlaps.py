@@ -126,7 +126,11 @@ def _read(store: ResultStore) -> list[Row]:
         frame = pd.read_csv(path, dtype=dict.fromkeys(("masks_a", "masks_b"), str))
         return frame[[*_KEY, *frame.columns.difference(_KEY, sort=False)]].to_dict("records")
     except (ValueError, KeyError, OSError) as error:
-        raise UserError(f"{str(path)!r} is damaged ({error}): delete it, and it is made again") from error
+        what = str(error).strip()
+        raise UserError(
+            f"{str(path)!r} is damaged ({what}): restore it, from git say; or delete it, and it is made again "
+            "as far as the masks are there"
+        ) from error
 
 
 def _write(store: ResultStore, rows: list[Row]) -> None:

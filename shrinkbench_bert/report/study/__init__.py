@@ -10,7 +10,6 @@ import pandas as pd
 from shrinkbench_bert.analysis.losses import samples_by_metric
 from shrinkbench_bert.analysis.one_batch import beside_one_batch
 from shrinkbench_bert.analysis.overlaps import Overlaps, overlaps
-from shrinkbench_bert.errors import UserError
 from shrinkbench_bert.report.checklist_table import check_points
 from shrinkbench_bert.report.claims import decide_claims
 from shrinkbench_bert.report.claims.rendering import summary
@@ -34,10 +33,8 @@ def write_study(folders: Sequence[Path], one_batch: Sequence[Path], plots: Path,
         page: the Markdown file; what it had is replaced.
 
     Raises:
-        UserError: as `read_grids` and `read_one_batch` say, or `page` is a folder; nothing is written then.
+        UserError: as `read_grids` and `read_one_batch` say; nothing is written then.
     """
-    if page.is_dir():
-        raise UserError(f"--page {str(page)!r} is a folder: give the name of a file in it, such as study.md")
     grids = read_grids(folders, plots)
     few = read_one_batch(one_batch, grids)
     results = [result for grid in grids for result in grid.results]
