@@ -22,7 +22,7 @@ from shrinkbench_bert.runner import make_plan, run_grid
 from shrinkbench_bert.stages import Stages
 from shrinkbench_bert.store import Result, ResultStore
 from shrinkbench_bert.tasks import get_task
-from shrinkbench_bert.work import is_of_the_cell, stored_result
+from shrinkbench_bert.work import hold_shared, is_of_the_cell, stored_result
 
 Kept = dict[tuple[str, str], dict[str, tuple[Bits, int]]]
 """Packed masks and their sizes, by strategy and amount, and by tensor."""
@@ -110,7 +110,9 @@ def _compare(
         bar.set_postfix_str(f"{task}, seed {seed}: {value}")
         stages = Stages(cells, device=device, store=stores[value], dense_of=shared)
         try:
-            kept = {(cell.strategy, cell.amount): _packed(stages.masks(cell)) for cell in cells}
+            with hold_shared(stores[value], cells, wait=True):
+                stages.prepare_masks()
+                kept = {(cell.strategy, cell.amount): _packed(stages.masks(cell)) for cell in cells}
         except Exception as error:
             if not is_of_the_cell(error):
                 raise

@@ -470,7 +470,7 @@ def _name(grid: str, results: Path) -> str:
     if not re.fullmatch(GRID_NAME, grid):
         raise UserError(f"no grid {grid!r}: give a .toml file, or a name of letters, digits, '.', '_', '-'")
     if path.suffix != ".toml" and grid not in (known := _known(results)):
-        raise UserError(f"no results in {str(results / grid)!r}: {unknown('grid', grid, known)}")
+        raise UserError(f"no folder {str(results / grid)!r}: {unknown('grid', grid, known)}")
     return grid
 
 

@@ -13,6 +13,7 @@ from shrinkbench_bert.cache import dense_path, head_scores_path, part_path
 from shrinkbench_bert.fingerprints import fingerprints
 from shrinkbench_bert.grid import AMOUNTS, Cell
 from shrinkbench_bert.head_scoring import HeadScores
+from shrinkbench_bert.locks import hold, part_lock
 from shrinkbench_bert.masks import Masks, pack, unpack
 from shrinkbench_bert.store import Evaluation, ResultStore, Training, remove_leftovers
 from shrinkbench_bert.tensor_file import TensorFile, read_tensors, write_tensors
@@ -78,11 +79,16 @@ class StageFiles:
         write_tensors(path, TensorFile(dict(scores), {}), self._scores_digest(cells, part))
 
     def remove_parts(self) -> None:
-        """Remove the parts of the scores, which nobody needs once there are masks."""
+        """Remove the parts of the scores, which nobody needs once there are masks.
+
+        But for those that another process is making: what it writes would be gone under its hands.
+        """
         for part in range(self._shared_cell.score_parts or 0):
             path = part_path(self._store, self._shared_cell, part)
-            path.unlink(missing_ok=True)
-            remove_leftovers(path)
+            with hold(part_lock(self._store, self._shared_cell, part), wait=False) as held:
+                if held:
+                    path.unlink(missing_ok=True)
+                    remove_leftovers(path)
 
     def read_head_scores(self, cell: Cell, heads: Sequence[tuple[int, int]]) -> HeadScores | None:
         """Read the scores of `heads`, (layer, head), by a cell's strategy."""

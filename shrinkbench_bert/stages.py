@@ -105,6 +105,10 @@ class Stages:
             for cell in self.cells:
                 self.head_scores(cell)
             return
+        self.prepare_masks()
+
+    def prepare_masks(self) -> None:
+        """Make the masks of all cells that share them now, and the dense weights only if these need them."""
         if self.cell.prune_rounds is None and self._without_masks():
             self._score()
         if self.files:

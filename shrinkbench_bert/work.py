@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -100,6 +101,14 @@ def tidy(store: ResultStore, done: Collection[Cell], missing: Collection[Cell]) 
                     left.remove(lock)
 
 
+def hold_shared(store: ResultStore, cells: Sequence[Cell], *, wait: bool) -> AbstractContextManager[bool]:
+    """Hold the lock of the stages that `cells` share, as `hold` does."""
+    guards = {dense_path(store, cells[0])}
+    guards |= {store.mask_path(cell) for cell in cells if cell.prune_rounds is None}
+    guards |= {head_scores_path(store, cell) for cell in cells}
+    return hold(shared_lock(store, cells[0]), wait=wait, guards=guards)
+
+
 class Workbench:
     """Does pieces of work in this process, and keeps open what the next one is likely to share.
 
@@ -155,14 +164,11 @@ class Workbench:
         first, store = missing[0], self.store
         label = f"{first.task}, seed {first.seed}"
         if part is None:
-            lock = shared_lock(store, first)
-            guards = [dense_path(store, first)]
-            guards += [store.mask_path(cell) for cell in missing if cell.prune_rounds is None]
-            guards += {head_scores_path(store, cell) for cell in missing}
+            lock = hold_shared(store, missing, wait=wait)
         else:
-            lock, guards = part_lock(store, first, part), [part_path(store, first, part)]
+            lock = hold(part_lock(store, first, part), wait=wait, guards=[part_path(store, first, part)])
             label += f", part {part + 1} of {first.score_parts}"
-        with hold(lock, wait=wait, guards=guards) as held:
+        with lock as held:
             if not held:
                 return Outcome.BUSY
             stages = self._stages(missing, label)

@@ -16,10 +16,12 @@ from safetensors.torch import load_file
 from scipy import stats
 
 from shrinkbench_bert import Cell, Protocol, ResultStore, UserError, cli, mask_iou
+from shrinkbench_bert import stages as stages_module
 from shrinkbench_bert.ablation import Ablation
 from shrinkbench_bert.ablation_run import AFTER_DENSE, run_ablation
 from shrinkbench_bert.analysis.knob import Varied, mask_points, metric_points
 from shrinkbench_bert.analysis.knob_differences import COLUMNS, differences
+from shrinkbench_bert.locks import owner
 from shrinkbench_bert.masks import unpack
 from shrinkbench_bert.models import load_model, prunable_parameters
 from shrinkbench_bert.report.canvas import canvas, legend
@@ -245,7 +247,7 @@ class TestNumbers:
         assert chance.get_xdata().tolist() == pytest.approx([math.nan, 2.25], nan_ok=True)
 
     def test_values_with_an_order_lie_along_a_line(self) -> None:
-        """The bar of IoU 5/6 ± 0.24 reaches above 1, and is drawn whole."""
+        """The bar of IoU 5/6 ± 0.24 would reach above 1, where there is none."""
         iou = mask_points(points_by_hand()).assign(value="3")
         points = pd.concat([iou.assign(value="1", mean=1.0, sd=0.0), iou])
         varied = Varied("protocol.eta", ["1", "3"], "1", is_number=True)
@@ -255,7 +257,8 @@ class TestNumbers:
         assert line.get_ydata().tolist() == pytest.approx([1.0, 5 / 6])
         assert line.get_linestyle() != "None"
         assert [tick.get_text() for tick in axes.get_xticklabels()] == ["1", "3"]
-        assert axes.get_ylim()[1] > 5 / 6 + math.sqrt(2) / 6
+        bars = [bar[:, 1].tolist() for bar in axes.containers[0].lines[2][0].get_segments()]
+        assert bars == [[1.0, 1.0], pytest.approx([5 / 6 - math.sqrt(2) / 6, 1.0])]
 
 
 class TestDifferences:
@@ -356,6 +359,22 @@ class TestMasksOnly:
         dense = {str(path.relative_to(folder / "results")) for path in folder.rglob("dense_*.safetensors")}
         assert dense == {f"turned-10/.cache/sst2/dense_seed{seed}.safetensors" for seed in (0, 1)}
         assert files(folder / "results", "*.json") == {}
+
+    def test_it_holds_a_runs_lock_and_leaves_nothing_but_the_dense_model(
+        self, write: Write, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = write('field = "protocol.shift"\nvalues = [0, 10]')
+        results, held, original = path.parent / "results", set(), stages_module.score
+
+        def score(*arguments: Any, **keywords: Any) -> Any:
+            held.update(str(lock.relative_to(results)) for lock in results.rglob("*.lock") if owner(lock))
+            return original(*arguments, **keywords)
+
+        monkeypatch.setattr(stages_module, "score", score)
+        masks_of(path, score_parts=2, seeds=[0])
+        assert held == {f"turned-{value}/.cache/locks/sst2/shared_seed0.lock" for value in (0, 10)}
+        left = {str(p.relative_to(results)) for p in results.rglob(".cache/**/*") if p.is_file()}
+        assert left == {"turned-0/.cache/sst2/dense_seed0.safetensors"}
 
     def test_without_noise_smoothing_is_the_plain_gradient(self, write: Write) -> None:
         path = write('field = "protocol.noise_std"\nvalues = [0.0, 0.5]')

@@ -14,9 +14,8 @@ from typing import Any
 
 import pytest
 from results_factory import make_result
-from typer.testing import CliRunner
 
-from shrinkbench_bert import Grid, Need, ResultStore, UserError, cli, get_strategy, runner, strategy_names
+from shrinkbench_bert import Grid, Need, ResultStore, cli, get_strategy, runner, strategy_names
 from shrinkbench_bert.fingerprints import fingerprints
 from shrinkbench_bert.store import digest
 
@@ -217,6 +216,14 @@ class TestNames:
         assert "quick.toml" in err
         assert "'nope'" in err
 
+    @pytest.mark.parametrize("more", [[], ["--html", "page.html"]])
+    def test_the_report_of_a_misspelled_grid(self, command: Command, tmp_path: Path, more: list[str]) -> None:
+        (tmp_path / "mine").mkdir()
+        for name, hint in (("quickk", "did you mean 'quick'?"), ("minee", "did you mean 'mine'?")):
+            code, _, err = command("report", name, "--results", tmp_path, *more)
+            assert code == 2
+            assert f"no folder '{tmp_path / name}': unknown grid '{name}': {hint} accepted: check, " in err
+
     def test_the_report_finds_a_grid_whose_name_is_not_its_files(
         self, command: Command, grid: Path, tmp_path: Path
     ) -> None:
@@ -230,7 +237,27 @@ class TestNames:
         assert "figures" in out
 
 
-def test_a_page_needs_a_file_not_a_folder(tmp_path: Path) -> None:
-    done = CliRunner().invoke(cli.app, ["report", str(tmp_path), "--html", str(tmp_path)])
-    assert isinstance(done.exception, UserError)
-    assert "is a folder: give the name of a file in it" in str(done.exception)
+class TestOutput:
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            ("report quick --plots FILE", "--plots 'FILE/quick': 'FILE' is no folder"),
+            ("report quick --plots FILE/x", "--plots 'FILE/x/quick': 'FILE' is no folder"),
+            ("report quick --html FILE/x/page.html", "--html 'FILE/x/page.html': 'FILE' is no folder"),
+            ("report . --html .", "--html '.' is a folder: give the name of a file in it"),
+            ("study a/study --page FILE/x.md", "--page 'FILE/x.md': 'FILE' is no folder"),
+            ("study a/study --page .", "--page '.' is a folder: give the name of a file in it"),
+            ("study a/study --page x.md --plots FILE", "--plots 'FILE/study': 'FILE' is no folder"),
+            ("ablate shift --plots FILE", "--plots 'FILE/shift': 'FILE' is no folder"),
+            ("run quick --results FILE/x", "--results 'FILE/x/quick': 'FILE' is no folder"),
+        ],
+    )
+    def test_a_file_where_a_folder_is_needed_or_the_reverse(
+        self, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: str, said: str
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        Path("FILE").write_text("mine")
+        code, out, err = command(*arguments.split())
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert err.startswith(f"error: {said}")
+        assert {path.name for path in tmp_path.iterdir()} == {"FILE"}

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -50,7 +51,14 @@ class NAME(LayerStrategy):
 """
 
 SHORT_OF_MEMORY = """
-from shrinkbench_bert import stages
+from shrinkbench_bert import LayerStrategy, register_strategy, stages
+
+@register_strategy
+class ShortOfMemorySEED(LayerStrategy):
+    '''None would be a plugin without strategies.'''
+
+    def score(self, s):
+        return s.weight
 
 score = stages.score
 
@@ -269,6 +277,21 @@ class TestAScoringPassInParts:
             assert not half.exists()
             locks = list((tmp_path / ".cache" / "locks").rglob("*.lock"))
             assert locks == [part_lock(store, cell, 2)]
+        assert litter(tmp_path) == []
+
+    def test_a_part_that_another_process_is_writing_is_left_to_it(self, split: Grid, tmp_path: Path) -> None:
+        store = ResultStore(tmp_path)
+        (cells, _) = make_plan(split, store).groups()
+        paths = [part_path(store, cells[0], part) for part in range(3)]
+        halves = [path.with_name(f".{path.name}.x") for path in paths]
+        for half in halves:
+            half.parent.mkdir(parents=True, exist_ok=True)
+            half.write_text("")
+        bench = Workbench(Site("tiny", tmp_path, threads=1))
+        for wanted in ([False, True, False], [False] * 3):
+            with hold(part_lock(store, cells[0], 1), wait=False) if any(wanted) else nullcontext():
+                assert bench.share(cells, wait=False) is Outcome.STORED
+            assert [path.exists() for path in (*paths, *halves)] == wanted * 2
         assert litter(tmp_path) == []
 
     @pytest.mark.parametrize("failing", [[0], [1, 2]])

@@ -112,6 +112,21 @@ def test_the_stability_of_a_mask_by_hand(tmp_path: Path) -> None:
     assert lines[PAIR[0]].get_ydata().tolist() == pytest.approx([expected["keep-0.3"], expected["keep-0.1"]])
 
 
+@pytest.mark.parametrize("name", ["fig10_sst2", "mask_seeds"])
+def test_the_bar_of_an_iou_ends_where_an_iou_does(tmp_path: Path, name: str) -> None:
+    """1, 1 and 0.7 are 0.9 ± 0.173, drawn up to 1; 0, 0 and 0.3 are 0.1 ± 0.173, drawn down to 0."""
+    store = fill(tmp_path, seeds=(0, 1, 2), keeps=(0.3,))
+    frame, (_, iou) = store.load(), draw(store)
+    odd = iou["seed_a"] + iou["seed_b"] == 2
+    iou = iou.assign(kept=np.where(odd, 0.7, 1.0), pruned=np.where(odd, 0.3, 0.0))
+    figure = dict(mask_figures(iou, Header.of(frame, by_compression(frame))))[name]
+    sd = 0.1 * np.sqrt(3)
+    for axes, expected in zip(figure.axes, [(0.9 - sd, 1), (0, 0.1 + sd)], strict=True):
+        bars = [bar for c in axes.containers for lines in c.lines[2] for bar in lines.get_segments()]
+        assert len(bars) == 2
+        assert all(bar[:, 1] == pytest.approx(expected) for bar in bars)
+
+
 def test_the_report_draws_them_and_says_what_it_left_out(tmp_path: Path) -> None:
     store = fill(tmp_path / "results")
     assert write_report(store, tmp_path / "plots").left_out == ""

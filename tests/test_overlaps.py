@@ -140,10 +140,20 @@ class TestCounts:
         assert [r.cell for r in found.missing] == [changed.cell]
         assert len(found.counts) == (12 - 3) * len(SHAPES)
 
-    def test_a_damaged_table_is_named(self, store: ResultStore) -> None:
-        (store.folder / FILE).write_text("amount,nothing\nkeep-0.3,1\n")
-        with pytest.raises(UserError, match=r"overlaps\.csv.*delete it"):
+    @pytest.mark.parametrize(
+        "content", ["amount,nothing\nkeep-0.3,1\n", "", "a,b\n1,2\n1,2,3\n", "cut", "text"]
+    )
+    def test_a_damaged_table_is_named(self, store: ResultStore, content: str) -> None:
+        overlaps(store, list(store.results()))
+        whole = (store.folder / FILE).read_text()
+        spoilt = {"cut": whole[: len(whole) // 2], "text": whole.rpartition(",")[0] + ",x\n"}
+        (store.folder / FILE).write_text(spoilt.get(content, content))
+        with pytest.raises(UserError) as raised:
             overlaps(store, list(store.results()))
+        line = str(raised.value)
+        assert "overlaps.csv' is damaged (" in line
+        assert "restore it, from git for one; or, where the masks are there, delete it" in line
+        assert "\n" not in line
 
     def test_masks_of_different_models_are_no_pair(self, tmp_path: Path) -> None:
         store = ResultStore(tmp_path)

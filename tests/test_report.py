@@ -417,12 +417,24 @@ def test_tables_mark_the_best_in_both_directions():
 
 
 def test_equal_as_printed_is_equally_best():
-    results = [
-        make_result(strategy=A, after_retraining={"accuracy": 0.8131}),
-        make_result(strategy=B, after_retraining={"accuracy": 0.8134}),
-    ]
+    best = {A: 0.8131, B: 0.8134, "LayerRandom": 0.5, "GlobalRandom": 0.6}
+    results = [make_result(strategy=name, after_retraining={"accuracy": best[name]}) for name in best]
     laid_out, _ = tables_of(results)
-    assert [laid_out[0].rows[name][0].best for name in (A, B, "dense")] == [True, True, False]
+    assert [laid_out[0].rows[name][0].best for name in (*best, "dense")] == [True, True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "bold"),
+    [([0.53, 0.5303, 0.51], 0), ([0.53, 0.53, 0.51, 0.5], 2), ([0.53], 1), ([0.5] * 2, 0)],
+)
+def test_what_most_strategies_share_is_no_best(accuracies: list[float], bold: int):
+    results = [
+        make_result(strategy=f"Layer{letter}", after_retraining={"accuracy": accuracy})
+        for letter, accuracy in zip("ABCD", accuracies, strict=False)
+    ]
+    (table, *_), _ = tables_of(results)
+    assert sum(entry.best for entries in table.rows.values() for entry in entries) == bold
+    assert table.caption.endswith("none where more than half tie for best.")
 
 
 def test_entries_of_several_seeds():

@@ -76,6 +76,18 @@ class TestStatus:
         status = grid_status(grid, store)
         assert (status.done, status.failed, status.left) == (1, [], CELLS - 1)
 
+    def test_a_damaged_result_is_not_done(self, grid: Grid, store: ResultStore) -> None:
+        first, second, *_ = grid.cells()
+        save(store, first, 10.0)
+        save(store, second, 10.0)
+        store.path(second).write_text("{")
+        status = grid_status(grid, store)
+        assert (status.done, status.failed, status.left) == (1, [], CELLS - 2)
+        assert status.remaining == timedelta(seconds=10 * (CELLS - 1))
+        text = describe_status(status)
+        assert f"done: 1, running: 0, failed: 0, unreadable: 1, left: {CELLS - 2}\n" in text
+        assert f"\nunreadable result '{store.path(second)}' is not valid JSON: " in text
+
     def test_all_done(self, grid: Grid, store: ResultStore) -> None:
         for cell in grid.cells():
             save(store, cell, 10.0)

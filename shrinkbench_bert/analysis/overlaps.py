@@ -123,13 +123,17 @@ def _read(store: ResultStore) -> list[Row]:
     if not path.exists():
         return []
     try:
-        frame = pd.read_csv(path, dtype=dict.fromkeys(("masks_a", "masks_b"), str))
-        return frame[[*_KEY, *frame.columns.difference(_KEY, sort=False)]].to_dict("records")
+        text = path.read_text(encoding="utf-8")
+        if not text.endswith("\n"):
+            raise ValueError("it is cut short")
+        frame = pd.read_csv(io.StringIO(text), dtype=dict.fromkeys(("masks_a", "masks_b"), str))
+        counts = frame.drop(columns=_KEY).astype(float)  # text is no count
+        return frame[[*_KEY, *counts]].to_dict("records")
     except (ValueError, KeyError, OSError) as error:
         what = str(error).strip()
         raise UserError(
-            f"{str(path)!r} is damaged ({what}): restore it, from git say; or delete it, and it is made again "
-            "as far as the masks are there"
+            f"{str(path)!r} is damaged ({what}): restore it, from git for one; or, where the masks are "
+            "there, delete it, and it is made again"
         ) from error
 
 

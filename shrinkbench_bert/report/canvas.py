@@ -6,10 +6,12 @@ import textwrap
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from shrinkbench_bert.report import labels
 from shrinkbench_bert.report.labels import Header
@@ -80,6 +82,11 @@ def amount_title(amount: str, header: Header) -> str:
 
 def _number(amount: str) -> float:
     return float(amount.split("-", 1)[1])
+
+
+def iou_bars(mean: pd.Series[float], sd: pd.Series[float]) -> NDArray[np.float64] | None:
+    """Lengths of ± 1 standard deviation, downwards and upwards, that stay where an IoU can be."""
+    return np.stack([np.minimum(sd, mean), np.minimum(sd, 1 - mean)]) if sd.notna().any() else None
 
 
 def spread(frame: pd.DataFrame) -> str:

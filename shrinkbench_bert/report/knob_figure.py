@@ -16,10 +16,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
+from numpy.typing import ArrayLike
 
 from shrinkbench_bert.analysis.knob import DENSE, PLAIN, REFERENCE, Varied
 from shrinkbench_bert.report import labels
-from shrinkbench_bert.report.canvas import RC, SMALL, amount_title, amounts, canvas, legend, words
+from shrinkbench_bert.report.canvas import RC, SMALL, amount_title, amounts, canvas, iou_bars, legend, words
 from shrinkbench_bert.report.labels import Header
 from shrinkbench_bert.report.style import DASHED, SOLID, order, style
 from shrinkbench_bert.tasks import TASKS, Task
@@ -65,7 +66,7 @@ def _along(
         for axes, amount in zip(row, columns, strict=True):
             own = points[(points["measure"] == measure) & (points["amount"] == amount)]
             for place, rows, look in _series(own, varied):
-                axes.errorbar(place, rows["mean"], yerr=_bars(rows), **look)
+                axes.errorbar(place, rows["mean"], yerr=_bars(rows, measure), **look)
             axes.plot(range(len(varied.values)), _chance(own, varied), **_CHANCE)
             axes.set_xticks(range(len(varied.values)), varied.values, rotation=90 if is_long else 0)
         row[0].set_ylabel(_label(measure, varied))
@@ -88,7 +89,7 @@ def _down(
         for axes, measure in zip(row, measures, strict=True):
             own = points[(points["measure"] == measure) & (points["amount"] == amount)]
             for place, rows, look in _series(own, varied):
-                axes.errorbar(rows["mean"], place, xerr=_bars(rows), **look)
+                axes.errorbar(rows["mean"], place, xerr=_bars(rows, measure), **look)
             axes.plot(_chance(own, varied), range(len(names)), **_CHANCE)
         row[0].set_title(amount_title(amount, header), fontsize=SMALL, loc="left")
     panels[0, 0].set_yticks(range(len(names)), names)
@@ -124,7 +125,9 @@ def _series(own: pd.DataFrame, varied: Varied) -> Iterator[tuple[list[float], pd
         )
 
 
-def _bars(rows: pd.DataFrame) -> pd.Series[float] | None:
+def _bars(rows: pd.DataFrame, measure: str) -> ArrayLike | None:
+    if measure in (REFERENCE, PLAIN):
+        return iou_bars(rows["mean"], rows["sd"])
     return rows["sd"] if rows["sd"].notna().any() else None
 
 
@@ -137,8 +140,7 @@ def _scale(axes: Axes, measure: str, which: Literal["x", "y"]) -> None:
     axis = axes.xaxis if which == "x" else axes.yaxis
     if measure in (REFERENCE, PLAIN):
         axis.set_ticks(_IOU_TICKS)
-        low, high = axis.get_view_interval()
-        axes.set(**{f"{which}lim": (min(-0.03, low), max(1.03, high))})
+        axes.set(**{f"{which}lim": (-0.03, 1.03)})
     elif labels.is_percent(measure):
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g}"))
 

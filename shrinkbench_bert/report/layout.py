@@ -21,7 +21,7 @@ class Entry:
 
     text: str
     best: bool = False
-    """Whether no other strategy's mean in its column is better, as printed."""
+    """Whether no other strategy's mean in its column is better, as printed, nor most of them as good."""
 
 
 @dataclass(frozen=True)
@@ -96,12 +96,14 @@ def _text(point: pd.DataFrame, metric: str, several: bool) -> str:
 
 
 def _best(of_amount: pd.DataFrame, metric: str) -> set[str]:
-    """Print the best mean of a column; a difference that is not printed is no difference."""
-    means = of_amount["mean"].dropna()
-    if means.empty:
-        return set()
-    best = means.max() if METRICS[metric].greater_is_better else means.min()
-    return {labels.number(metric, float(best))}
+    """Print the best mean of a column; a difference that is not printed is no difference.
+
+    What more than half of its strategies share, such as the majority class, sets nobody apart.
+    """
+    means = of_amount["mean"].dropna().sort_values(ascending=not METRICS[metric].greater_is_better)
+    printed = [labels.number(metric, float(mean)) for mean in means]
+    tied = printed.count(printed[0]) if printed else 0
+    return set() if tied > max(1, len(printed) / 2) else set(printed[:1])
 
 
 def _caption(body: pd.DataFrame, header: Header, metric: str) -> str:
@@ -118,6 +120,6 @@ def _caption(body: pd.DataFrame, header: Header, metric: str) -> str:
         f"Columns: {header.amounts} ({header.other_amounts})",
         f"{sample}; {labels.examples_label(body)}",
         labels.undefined_label(body),
-        "Bold: the best strategy of each column, as printed",
+        "Bold: the best strategy of each column, as printed; none where more than half tie for best",
     ]
     return labels.sentences(sentences)

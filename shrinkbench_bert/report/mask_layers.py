@@ -9,7 +9,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from shrinkbench_bert.analysis.similarity import KINDS, SETS
-from shrinkbench_bert.report.canvas import SMALL, amount_title, amounts, canvas, legend, spread, words
+from shrinkbench_bert.report.canvas import (
+    SMALL,
+    amount_title,
+    amounts,
+    canvas,
+    iou_bars,
+    legend,
+    spread,
+    words,
+)
 from shrinkbench_bert.report.labels import Header
 from shrinkbench_bert.report.style import DASHED, LONG_DASHED, SOLID, Dash
 from shrinkbench_bert.tasks import TASKS
@@ -96,7 +105,7 @@ def _draw(axes: Axes, part: pd.DataFrame, of: str) -> None:
         axes.errorbar(
             own.index.to_numpy() + 1,
             own["mean"].to_numpy(),
-            yerr=own["std"].to_numpy() if own["std"].notna().any() else None,
+            yerr=iou_bars(own["mean"], own["std"]),
             color=color,
             marker=marker,
             linestyle=dash,

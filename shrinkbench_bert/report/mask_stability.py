@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from shrinkbench_bert.analysis.similarity import SETS, over_tensors
-from shrinkbench_bert.report.canvas import SMALL, amount_label, amounts, canvas, legend, words
+from shrinkbench_bert.report.canvas import SMALL, amount_label, amounts, canvas, iou_bars, legend, words
 from shrinkbench_bert.report.labels import DASH, Header, counted
 from shrinkbench_bert.report.style import DASHED, order, style
 from shrinkbench_bert.tasks import TASKS
@@ -75,7 +75,7 @@ def _curves(axes: Axes, part: pd.DataFrame, of: str, columns: list[str]) -> None
         axes.errorbar(
             places,
             values["mean"].to_numpy(),
-            yerr=values["std"].to_numpy() if values["std"].notna().any() else None,
+            yerr=iou_bars(values["mean"], values["std"]),
             color=look.color,
             linestyle=look.dash,
             marker=look.marker,

@@ -58,7 +58,13 @@ function drawLayers({ pairs }, amount, of) {
     name: kind,
     x: layers,
     y: mean,
-    error_y: { array: sd.map((value) => value ?? 0), thickness: 1, width: 3 },
+    // An IoU is between 0 and 1, and so is what is drawn of its spread.
+    error_y: {
+      array: sd.map((value, i) => Math.min(value ?? 0, 1 - mean[i])),
+      arrayminus: sd.map((value, i) => Math.min(value ?? 0, mean[i])),
+      thickness: 1,
+      width: 3,
+    },
     hovertemplate: `${kind}, layer %{x}: %{y:.3f}<extra></extra>`,
   }));
   const line = { color: ink, dash: "dash", width: 1.4 };
