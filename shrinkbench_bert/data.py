@@ -11,15 +11,16 @@ from tempfile import TemporaryDirectory
 
 import datasets
 import torch
-from pydantic import BaseModel, PositiveInt, ValidationError
+from pydantic import ValidationError
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from shrinkbench_bert import mini_glue
 from shrinkbench_bert.errors import UserError, describe
+from shrinkbench_bert.grid import Recipe
 from shrinkbench_bert.hub import hub_reachable
 from shrinkbench_bert.seeding import generator
-from shrinkbench_bert.tasks import Holdout, MaxLength, Task, get_task
+from shrinkbench_bert.tasks import Task, get_task
 
 Batch = dict[str, Tensor]
 
@@ -73,15 +74,6 @@ class TaskData:
         return digest.hexdigest()
 
 
-class _Sizes(BaseModel):
-    """How much of a task is used: within the bounds that a grid's recipe has."""
-
-    train_examples: PositiveInt | None
-    eval_examples: PositiveInt | None
-    holdout: Holdout
-    max_length: MaxLength
-
-
 def load_task(
     name: str | Task,
     source: str = "mini-glue",
@@ -109,7 +101,7 @@ def load_task(
     """
     task = get_task(name)
     try:
-        sizes = _Sizes(
+        sizes = Recipe(
             train_examples=train_examples,
             eval_examples=eval_examples,
             holdout=holdout,

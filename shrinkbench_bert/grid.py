@@ -26,7 +26,7 @@ from pydantic import (
 from shrinkbench_bert.errors import UserError, describe, unknown
 from shrinkbench_bert.protocol import Protocol
 from shrinkbench_bert.strategy import get_strategy, load_plugin
-from shrinkbench_bert.tasks import Holdout, MaxLength, get_task, known_metric
+from shrinkbench_bert.tasks import get_task, known_metric
 
 Keep = Annotated[float, Field(gt=0, le=1)]
 GRID_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -61,11 +61,11 @@ class Recipe(BaseModel):
     weight_decay: NonNegativeFloat = 0.0
     schedule: Literal["constant", "linear"] = Field("linear", description="of the learning rate")
     warmup: float = Field(0.06, ge=0, lt=1, description="fraction of the steps, linear")
-    max_length: MaxLength = Field(128, description="tokens; longer inputs are cut")
+    max_length: int = Field(128, ge=8, description="tokens; longer inputs are cut")
     group_by_length: bool = Field(True, description="batches of similar length, less padding")
     train_examples: PositiveInt | None = Field(None, description="a fixed random subset; None: all")
     eval_examples: PositiveInt | None = Field(None, description="likewise, of the validation split")
-    holdout: Holdout = Field(0.1, description="fraction of train that chooses the epoch")
+    holdout: float = Field(0.1, gt=0, lt=1, description="fraction of train that chooses the epoch")
     dropout: float | None = Field(None, ge=0, lt=1, description="None: as the checkpoint says")
     metric_for_best_model: str | None = Field(
         None, description="of the task, chooses the epoch; None: its first"

@@ -76,18 +76,18 @@ def score(
     if not 0 <= first < parts:
         raise UserError(f"part = {part!r}: (i, n) with 0 <= i < n is expected")
     scorers = [_Scorer(name, parameters, protocol, seed) for name in strategies]
+    limit = max((scorer.limit for scorer in scorers), default=0)
+    empty = next((name for name, p in parameters.items() if not p.numel()), None)
+    if limit and empty:
+        raise UserError(
+            f"{empty!r} is empty: its layer has no head left; score weights before removing heads"
+        )
+    labelled = any(scorer.strategy.needs & ~Need.SQUARED_INPUT for scorer in scorers)
     with untouched(model, parameters):
         for scorer in scorers:
             if not scorer.strategy.needs and first == 0:
                 for name, parameter in parameters.items():
                     _add([scorer], name, Signals(parameter.detach()))
-        limit = max((scorer.limit for scorer in scorers), default=0)
-        empty = next((name for name, p in parameters.items() if not p.numel()), None)
-        if limit and empty:
-            raise UserError(
-                f"{empty!r} is empty: its layer has no head left; score weights before removing heads"
-            )
-        labelled = any(scorer.strategy.needs & ~Need.SQUARED_INPUT for scorer in scorers)
         for i, batch in islice(enumerate(batches), first, limit, parts):
             check_batch(task, batch, i, labelled=labelled)
             batch = {key: value.to(model.device) for key, value in batch.items()}

@@ -2,16 +2,9 @@
 
 import math
 from dataclasses import dataclass
-from typing import Annotated
-
-from pydantic import Field
 
 from shrinkbench_bert.errors import UserError, unknown
 
-Holdout = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
-"""Fraction of the training examples that is set apart."""
-MaxLength = Annotated[int, Field(ge=8)]
-"""Tokens of an input, at most."""
 # What `metrics.METRICS` has; it stands above this module.
 _OF_CLASSES = ("accuracy", "mcc")
 _OF_NUMBERS = ("mse", "pearson", "spearman")
