@@ -3,10 +3,11 @@
 from functools import cache
 
 from shrinkbench_bert.data import load_task
+from shrinkbench_bert.formula import formula_digest
 from shrinkbench_bert.grid import Cell
 from shrinkbench_bert.models import checkpoint_digest
 from shrinkbench_bert.store import Fingerprints
-from shrinkbench_bert.strategy import formula_digest, get_strategy
+from shrinkbench_bert.strategy import get_strategy
 
 
 def fingerprints(cell: Cell) -> Fingerprints:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import importlib
 import importlib.util
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
 
 At = Literal["dense", "initial"]
 Scope = Literal["layer", "global", "2:4", "heads"]
+PLUGIN_FILE = "shrinkbench_bert_plugin_"
+"""How the names of modules begin that are plugins of one file."""
 
 
 class Need(Flag):
@@ -365,7 +366,7 @@ def _import_file(path: Path) -> None:
         raise UserError(
             f"plugin {str(path)!r}: no such Python file (in a grid, a path is relative to the grid's file)"
         )
-    name = f"shrinkbench_bert_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}_{path.stem}"
+    name = f"{PLUGIN_FILE}{hashlib.sha256(str(path).encode()).hexdigest()[:12]}_{path.stem}"
     if name in sys.modules:
         return
     spec = importlib.util.spec_from_file_location(name, path)
@@ -386,42 +387,3 @@ def _import_file(path: Path) -> None:
         for strategy in [key for key, cls in _REGISTRY.items() if cls.__module__ == name]:
             del _REGISTRY[strategy]
         raise
-
-
-@cache  # the file may be edited while a grid runs; what runs is what was loaded
-def formula_digest(cls: type[Strategy]) -> str:
-    """Digest a strategy's code: SHA-256 without comments and docstrings.
-
-    Its bases count, and whatever of their own files they use, so an edited formula is never taken for
-    the one that made a stored result.
-    """
-    bases = [base for base in cls.__mro__ if base.__module__ not in (__name__, "abc", "builtins")]
-    sources = [_code_of(base) for base in bases]
-    return hashlib.sha256("\n".join([cls.scope, *sources]).encode()).hexdigest()
-
-
-def _code_of(cls: type) -> str:
-    """The class and the functions, classes and constants of its file that it uses, as code."""
-    module = ast.parse(inspect.getsource(sys.modules[cls.__module__]))
-    defined: dict[str, ast.stmt] = {}
-    for statement in module.body:
-        if isinstance(statement, ast.ClassDef | ast.FunctionDef):
-            defined[statement.name] = statement
-        elif isinstance(statement, ast.Assign | ast.AnnAssign):
-            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
-            nodes = (node for target in targets for node in ast.walk(target) if isinstance(node, ast.Name))
-            defined |= {node.id: statement for node in nodes if isinstance(node.ctx, ast.Store)}
-    used, found = [cls.__name__], set[str]()
-    while used:
-        name = used.pop()
-        if name in defined and name not in found:
-            found.add(name)
-            used += [node.id for node in ast.walk(defined[name]) if isinstance(node, ast.Name)]
-    return "\n".join(ast.unparse(_without_docstrings(defined[name])) for name in sorted(found))
-
-
-def _without_docstrings(tree: ast.stmt) -> ast.stmt:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-    return tree

@@ -1,9 +1,7 @@
-"""Finding strategies by name: duplicates, near names, plugins, and the digest of a formula."""
+"""Finding strategies by name: duplicates, near names, plugins."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,7 +18,7 @@ from shrinkbench_bert import (
     register_strategy,
     strategy_names,
 )
-from shrinkbench_bert.strategy import formula_digest, load_plugin
+from shrinkbench_bert.strategy import load_plugin
 
 pytestmark = pytest.mark.usefixtures("own_registry")
 
@@ -211,124 +209,3 @@ def test_attributes_named_like_a_protocol_field_follow_it(tmp_path: Path):
     assert (made.shift, made.mine) == (3.5, 2.0)
     assert get_strategy("Shifted").shift == 1.0  # the class keeps its default
     assert not hasattr(made, "eta")
-
-
-# ---- the digest of a formula ---------------------------------------------------------------------
-
-FORMULA = '''    """Magnitude."""
-
-    def score(self, s):
-        """|w|."""
-        # The larger, the better.
-        return s.weight.abs()'''
-
-
-def digest_of(folder: Path, formula: str, base: str = "LayerStrategy") -> str:
-    """Digest of a class `Mine` as another process would compute it."""
-    file = plugin(folder, "Mine", formula, base=base)
-    code = (
-        "import sys; from pathlib import Path; from shrinkbench_bert.strategy import *\n"
-        "load_plugin(sys.argv[1], Path(sys.argv[2])); print(formula_digest(get_strategy('Mine')))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, file, str(folder)], capture_output=True, text=True, check=True
-    )
-    return done.stdout.strip()
-
-
-def local_digest(folder: Path, formula: str, base: str = "LayerStrategy") -> str:
-    file = plugin(folder, "Mine", formula, base=base, file=f"{folder.name}.py")
-    from shrinkbench_bert import strategy
-
-    strategy._REGISTRY.pop("Mine", None)
-    load_plugin(file, folder)
-    return formula_digest(get_strategy("Mine"))
-
-
-@pytest.mark.parametrize(
-    "same",
-    [
-        FORMULA.replace("# The larger, the better.", "# Something else altogether."),
-        FORMULA.replace('"""|w|."""', '"""Absolute value."""'),
-        FORMULA.replace('    """Magnitude."""\n\n', ""),
-        FORMULA.replace("s.weight.abs()", "( s.weight\n            .abs() )"),
-    ],
-    ids=["comment", "docstring", "no docstring", "layout"],
-)
-def test_comments_docstrings_and_layout_do_not_matter(tmp_path: Path, same: str):
-    assert local_digest(tmp_path / "second", same) == local_digest(tmp_path / "first", FORMULA)
-
-
-@pytest.mark.parametrize(
-    ("other", "base"),
-    [
-        (FORMULA.replace("abs()", "square()"), "LayerStrategy"),
-        (FORMULA.replace("    def", "    needs = Need.GRADIENT\n\n    def"), "LayerStrategy"),
-        (FORMULA.replace("    def", "    smooth = True\n\n    def"), "LayerStrategy"),
-        (FORMULA, "GlobalStrategy"),
-    ],
-    ids=["formula", "needs", "smooth", "scope"],
-)
-def test_whatever_changes_scores_changes_the_digest(tmp_path: Path, other: str, base: str):
-    assert local_digest(tmp_path / "second", other, base) != local_digest(tmp_path / "first", FORMULA)
-
-
-def test_the_formula_of_a_base_class_counts(tmp_path: Path):
-    def inherited(folder: str, formula: str) -> str:
-        path = tmp_path / folder / f"{folder}.py"
-        path.parent.mkdir()
-        path.write_text(
-            "from shrinkbench_bert import LayerStrategy, register_strategy\n"
-            f"class Base(LayerStrategy):\n    def score(self, s):\n        return {formula}\n\n"
-            "@register_strategy\nclass Mine(Base):\n    pass\n"
-        )
-        from shrinkbench_bert import strategy
-
-        strategy._REGISTRY.pop("Mine", None)
-        load_plugin(path.name, path.parent)
-        return formula_digest(get_strategy("Mine"))
-
-    assert inherited("one", "s.weight") == inherited("same", "s.weight")
-    assert inherited("other", "s.weight") != inherited("another", "-s.weight")
-
-
-def digest_of_file(folder: Path, formula: str, before: str = "", after: str = "") -> str:
-    path = folder / f"{folder.name}.py"
-    folder.mkdir()
-    path.write_text(
-        f"from shrinkbench_bert import LayerStrategy, register_strategy\n{before}\n"
-        "@register_strategy\nclass Mine(LayerStrategy):\n"
-        f"    def score(self, s):\n        return {formula}\n{after}\n"
-    )
-    from shrinkbench_bert import strategy
-
-    strategy._REGISTRY.pop("Mine", None)
-    load_plugin(path.name, path.parent)
-    return formula_digest(get_strategy("Mine"))
-
-
-@pytest.mark.parametrize("constants", ["SCALE: float = {}", "SCALE, OTHER = {}, 1"])
-def test_a_constant_that_it_uses_counts(tmp_path: Path, constants: str):
-    one, same, other = (
-        digest_of_file(tmp_path / name, "SCALE * s.weight", before=constants.format(value))
-        for name, value in (("one", 2.0), ("same", 2.0), ("other", 3.0))
-    )
-    assert one == same != other
-
-
-def test_an_attribute_set_after_the_class_does_not_hide_it(tmp_path: Path):
-    one, other = (
-        digest_of_file(tmp_path / name, formula, after="Mine.note = 1")
-        for name, formula in (("one", "s.weight"), ("other", "-s.weight"))
-    )
-    assert one != other
-
-
-def test_the_digest_is_the_same_in_another_process(tmp_path: Path):
-    assert digest_of(tmp_path / "first", FORMULA) == local_digest(tmp_path / "second", FORMULA)
-
-
-def test_every_builtin_formula_has_a_digest_of_its_own():
-    digests = {formula_digest(get_strategy(name)) for name in PAPER | BASELINES}
-    assert len(digests) == len(PAPER | BASELINES)
-    assert all(len(digest) == 64 for digest in digests)
