@@ -18,6 +18,7 @@ from shrinkbench_bert.grid import GRID_NAME, Grid
 from shrinkbench_bert.logs import logging_to
 from shrinkbench_bert.outputs import check_file, check_folder
 from shrinkbench_bert.store import LATENCY_FOLDER, ResultStore
+from shrinkbench_bert.tasks import TASKS
 
 if TYPE_CHECKING:
     from shrinkbench_bert.executors.base import Executor
@@ -27,6 +28,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # joins the lines of a paragraph
     help="Prune BERT-like encoders with many strategies, and compare what is left of their accuracy."
     "\n\nStart with: shrinkbench-bert run quick, then: shrinkbench-bert report quick. Bad input exits "
     "with 2, and one line says what is accepted.",
@@ -139,7 +141,7 @@ def plan(grid: GridArgument, results: ResultsOption = Path("results"), set_: Set
     from shrinkbench_bert.runner import make_plan
 
     loaded = _load(grid, set_ or [])
-    typer.echo(describe_plan(make_plan(loaded, ResultStore(results).grid(loaded.name))))
+    typer.echo(describe_plan(make_plan(loaded, ResultStore(results).grid(loaded.name), elsewhere=True)))
 
 
 @app.command()
@@ -469,14 +471,15 @@ def _name(grid: str, results: Path) -> str:
             raise UserError(f"grid {str(path)!r}: {error}; give a .toml file, or a grid's name") from error
     if not re.fullmatch(GRID_NAME, grid):
         raise UserError(f"no grid {grid!r}: give a .toml file, or a name of letters, digits, '.', '_', '-'")
-    if path.suffix != ".toml" and grid not in (known := _known(results)):
-        raise UserError(f"no folder {str(results / grid)!r}: {unknown('grid', grid, known)}")
+    if path.suffix != ".toml" and not (results / grid).is_dir() and grid not in _names(_experiments()):
+        raise UserError(f"no folder {str(results / grid)!r}: {unknown('grid', grid, _known(results))}")
     return grid
 
 
 def _known(results: Path) -> set[str]:
     """The grids that come along, and those that have a folder of results."""
-    return {*_names(_experiments()), *(path.name for path in results.glob("*") if path.is_dir())}
+    with_results = (path.parent.name for path in results.glob("*/*") if path.name in TASKS)
+    return {*_names(_experiments()), *with_results}
 
 
 def _results_folder(grid: str, results: Path) -> Path:

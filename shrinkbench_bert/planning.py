@@ -7,9 +7,11 @@ from dataclasses import replace
 from datetime import timedelta
 from statistics import fmean
 
+import torch
 from tabulate import tabulate
 
 from shrinkbench_bert.data import TaskData
+from shrinkbench_bert.errors import UserError
 from shrinkbench_bert.grid import Cell
 from shrinkbench_bert.models import keep_fraction, prunable_parameters, skeleton
 from shrinkbench_bert.passes import FORWARD_ALONE, scoring_passes
@@ -53,7 +55,7 @@ def describe_plan(plan: Plan) -> str:
         f"model {grid.model}: {parameters:,} parameters, {prunable:,} prunable "
         f"(protocol {grid.protocol.name}); compression reaches from 1 to just below "
         f"{parameters / unprunable:.4g}",
-        f"device: {plan.device}",
+        f"device: {_device(plan) or f'{grid.device}, which this machine does not have'}",
         f"time left: {_estimate(plan)}",
         "",
         tabulate(amounts, headers=headings),
@@ -67,13 +69,24 @@ def _estimate(plan: Plan) -> str:
     if plan.done:
         mean, basis = fmean(plan.done.values()), f"the mean of {len(plan.done)} stored cells"
         return f"about {timedelta(seconds=round(mean * len(plan.missing)))} ({basis})"
+    device = _device(plan)
+    if device is None:
+        return "not known: training steps would be timed on the device"
     total = 0.0
     for task in plan.grid.tasks:
         groups = [cells for cells in plan.groups() if cells[0].task == task]
-        stages = Stages(groups[0], device=plan.device)
+        stages = Stages(groups[0], device=device)
         seconds_each = _seconds_per_example(stages)
         total += seconds_each * sum(_examples(cells, stages.data) for cells in groups)
     return f"about {timedelta(seconds=round(total))} (from {_TIMED_BATCHES} training steps per task)"
+
+
+def _device(plan: Plan) -> torch.device | None:
+    """The grid's device, unless this machine lacks it: one plans before there is a GPU."""
+    try:
+        return plan.device
+    except UserError:
+        return None
 
 
 def _examples(cells: Sequence[Cell], data: TaskData) -> float:

@@ -26,7 +26,9 @@ from shrinkbench_bert import stages as stages_module
 from shrinkbench_bert import strategy as strategy_module
 from shrinkbench_bert.fingerprints import fingerprints
 from shrinkbench_bert.metrics import METRICS
-from shrinkbench_bert.store import digest
+from shrinkbench_bert.planning import describe_plan
+from shrinkbench_bert.runner import make_plan
+from shrinkbench_bert.store import ResultStore, digest
 from shrinkbench_bert.strategy import strategy_names
 
 
@@ -227,7 +229,16 @@ class TestGridFile:
         if torch.cuda.is_available():
             pytest.skip("this machine has a GPU")
         shell.refuses("device = 'cuda'", "this machine has none", "cpu", device='"cuda"')
-        shell.refuses("device = 'cuda'", command="plan", device='"cuda"')
+
+    def test_what_a_device_that_is_not_there_would_do_is_planned(self, shell: Shell) -> None:
+        if torch.cuda.is_available():
+            pytest.skip("this machine has a GPU")
+        plan = make_plan(
+            Grid.from_toml(shell.write(device='"cuda"')), ResultStore(shell.results), elsewhere=True
+        )
+        described = describe_plan(plan)
+        assert "device: cuda, which this machine does not have" in described
+        assert "time left: not known" in described
 
     def test_more_layers_than_there_are(self, shell: Shell) -> None:
         shell.refuses("layers = 3", "has 2 layers", layers="3")

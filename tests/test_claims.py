@@ -131,7 +131,7 @@ class TestAlike:
 
     def test_the_pair_that_decides_is_shown_with_its_n(self) -> None:
         found = only(performance.alike(self.test, evidence(make_sample({"A": 1.0, "B": 1.1, "C": 1.5}))))
-        assert found.ours.startswith("farthest apart: A minus C -0.5")
+        assert found.ours.startswith("at 36.1 % kept, farthest apart: A minus C -0.5")
         assert "margin 0.15" in found.ours
         assert found.n == "3 seeds, 200 examples"
 
@@ -140,7 +140,7 @@ class TestAlike:
         for seed, more in enumerate((0.25, 0.5, 0.84)):  # 0.53 on average
             sample.losses["C"][seed] += more
         found = only(performance.alike(self.test, evidence(sample)))
-        assert found.ours.startswith("farthest apart: A minus B -0.5")
+        assert found.ours.startswith("at 36.1 % kept, farthest apart: A minus B -0.5")
 
     def test_a_difference_that_is_hardly_beyond_the_margin_is_corrected_for_their_number(self) -> None:
         """One of three pairs, its interval just beyond: by itself it would contradict."""
@@ -171,7 +171,7 @@ class TestAlike:
         sample.losses["C"] = {0: sample.losses["C"][0]}
         found = only(performance.alike(self.test, evidence(sample)))
         assert (found.verdict, found.why, found.n) == (verdict, why, "3 seeds, 200 examples")
-        assert found.ours.startswith("farthest apart: A minus B")
+        assert found.ours.startswith("at 36.1 % kept, farthest apart: A minus B")
 
     def test_some_of_the_strategies_are_not_all(self) -> None:
         found = only(performance.alike(self.test, evidence(make_sample({"A": 1.0, "B": 1.01}))))
@@ -301,7 +301,7 @@ class TestPlateau:
 
     def test_the_majority_class_is_named(self) -> None:
         found = self.at(0.25)
-        assert "majority class (70.0 %): B by 5.0 points" in found.ours
+        assert "majority class (70.0 %): B at 4.1 % kept by 5.0 points" in found.ours
         assert "100% of the models give every example one answer" in found.ours
 
 

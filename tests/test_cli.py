@@ -218,11 +218,13 @@ class TestNames:
 
     @pytest.mark.parametrize("more", [[], ["--html", "page.html"]])
     def test_the_report_of_a_misspelled_grid(self, command: Command, tmp_path: Path, more: list[str]) -> None:
-        (tmp_path / "mine").mkdir()
+        (tmp_path / "mine" / "sst2").mkdir(parents=True)
+        (tmp_path / "many" / "other" / "sst2").mkdir(parents=True)  # a folder of grids is none
         for name, hint in (("quickk", "did you mean 'quick'?"), ("minee", "did you mean 'mine'?")):
             code, _, err = command("report", name, "--results", tmp_path, *more)
             assert code == 2
             assert f"no folder '{tmp_path / name}': unknown grid '{name}': {hint} accepted: check, " in err
+            assert ("mine," in err, "many" in err) == (True, False)
 
     def test_the_report_finds_a_grid_whose_name_is_not_its_files(
         self, command: Command, grid: Path, tmp_path: Path

@@ -158,6 +158,15 @@ def test_many_strategies_are_read_by_colour(tmp_path: Path) -> None:
     assert panels[0].images[0].get_array().shape == (19, 19)
 
 
+def test_of_many_strategies_the_papers_are_seen_alone(tmp_path: Path) -> None:
+    many = (*PAIR, *(f"Layer{letter}" for letter in "ABCDEFGHIJKLMNOPQ"))
+    tasks = ("sst2", "cola")
+    figures, _ = draw(fill(tmp_path, tasks=tasks, strategies=many, seeds=(0, 1), keeps=(0.3,)))
+    for name, drawn in (("mask_seeds", 2), ("mask_tasks", 2), ("mask_seeds_all", 19), ("mask_tasks_all", 19)):
+        assert len(figures[name].axes[0].containers) == drawn
+        assert ("Of 19 strategies those of the paper" in words(figures[name])) == (drawn == 2)
+
+
 def test_what_has_no_masks_in_common_is_white(tmp_path: Path) -> None:
     fill(tmp_path, keeps=(0.3, 0.1))
     figures, _ = draw(fill(tmp_path, strategies=("LayerRandom",), keeps=(0.3,)))
@@ -191,7 +200,8 @@ def test_tasks_of_different_amounts_share_an_axis(tmp_path: Path) -> None:
 def test_the_legend_of_many_strategies_has_room(tmp_path: Path) -> None:
     many = tuple(f"Layer{letter}{letter}" for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ")
     figures, _ = draw(fill(tmp_path, strategies=many, seeds=(0, 1), keeps=(0.3,)))
-    figure = figures["mask_seeds"]
+    assert "mask_seeds" not in figures  # none of them is the paper's
+    figure = figures["mask_seeds_all"]
     figure.draw_without_rendering()
     (legend,) = figure.legends
     assert legend.get_window_extent().y0 > figure._supxlabel.get_window_extent().y1

@@ -23,6 +23,7 @@ from shrinkbench_bert.errors import UserError
 from shrinkbench_bert.report import small_multiples, write_report
 from shrinkbench_bert.report.aggregate import by_compression, check_one_grid, long_form
 from shrinkbench_bert.report.drawing import draw
+from shrinkbench_bert.report.figures import figures
 from shrinkbench_bert.report.labels import DASH, TIMES, Header
 from shrinkbench_bert.report.layout import tables
 from shrinkbench_bert.report.style import HEAD_STYLES, STYLES, Style, style
@@ -235,6 +236,37 @@ def test_caption_gives_the_range_of_seeds():
     assert "400 to 1,500 validation examples" in text
 
 
+def test_strategies_that_tie_at_the_edge_stand_by_the_amount_before():
+    """At 4.1 % all three are at the majority class; at 14.7 % B is; at 36.1 % C is the better of A and C."""
+    means = {A: (0.7, 0.8, 0.51), B: (0.9, 0.51, 0.51), "LayerRandom": (0.8, 0.8, 0.51)}
+    figure = figure_of(
+        [
+            make_result(strategy=name, keep=keep, after_retraining={"accuracy": accuracy})
+            for name, own in means.items()
+            for keep, accuracy in zip((0.361, 0.147, 0.041), own, strict=True)
+        ]
+    )
+    order = ["dense, unpruned", "LayerRandom", A, B, "majority class"]
+    assert list(lines_of(figure)) == order
+    assert "those that tie, by the amount before" in figure.axes[0].get_legend().get_title().get_text()
+
+
+def test_of_too_many_strategies_the_papers_get_a_figure_of_their_own():
+    many = [A, B, *(f"Layer{letter}" for letter in "ABCDEFGHIJKLMNO")]
+    frame = frame_of([make_result(strategy=name) for name in many])
+    header = Header.of(frame, by_compression(frame))
+    drawn = dict(figures(long_form(frame), header))
+    assert set(drawn) == {"fig6_sst2", "fig6_sst2_before_retraining", "fig6_sst2_paper"}
+    assert set(lines_of(drawn["fig6_sst2_paper"])) == {"dense, unpruned", "majority class", A, B}
+    assert "of 17 strategies those of the paper and a random one; fig6_sst2 shows every one" in words_of(
+        drawn["fig6_sst2_paper"]
+    )
+    few = frame[frame["strategy"] != "LayerO"]
+    assert "fig6_sst2_paper" not in dict(figures(long_form(few), header))
+    own = frame[~frame["strategy"].isin([A, B])].assign(strategy=lambda f: "Own" + f["strategy"])
+    assert "fig6_sst2_paper" not in dict(figures(long_form(own), header))
+
+
 def test_a_cell_not_yet_run_breaks_the_line():
     results = [make_result(strategy=A, keep=keep) for keep in (0.041, 0.361)]
     results += [make_result(strategy=B, keep=keep) for keep in (0.361, 0.147, 0.041)]
@@ -445,12 +477,20 @@ def test_entries_of_several_seeds():
     ]
     laid_out, header = tables_of(results)
     table = wide(laid_out).query("stage == 'after_retraining'").set_index("strategy")
-    assert list(table.columns) == ["task", "stage", "metric", "keep-0.361", "keep-0.147"]
+    assert list(table.columns) == ["task", "stage", "metric", "seeds", "keep-0.361", "keep-0.147"]
     assert table.loc[A, "keep-0.147"] == "80.0 ± 10.0 (3 seeds)"
     assert table.loc[B, "keep-0.147"] == "50.0 (1 seed)"
     assert table.loc[A, "keep-0.361"] == DASH
     assert "mean ± sample standard deviation over seeds, which 1 seed does not have" in (laid_out[0].caption)
     assert r"80.0 $\pm$ 10.0 (3 seeds)" in latex(laid_out, header)
+
+
+def test_seeds_that_all_entries_have_are_counted_once():
+    laid_out, header = tables_of(seeds(0.7, 0.8, 0.9))
+    assert laid_out[0].rows[A][0].text == "80.0 ± 10.0"
+    assert "mean ± sample standard deviation over 3 seeds; 400 validation examples" in laid_out[0].caption
+    assert set(wide(laid_out)["seeds"]) == {"3 seeds"}
+    assert "over 3 seeds" in latex(laid_out, header)
 
 
 def test_undefined_entries_say_so():

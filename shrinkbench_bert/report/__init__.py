@@ -105,6 +105,6 @@ def _left_out(found: Overlaps, results: Sequence[Result]) -> str:
         return ""
     return (
         f"masks of {len(found.missing)} of {len(results)} results are not there, such as those of "
-        f"{found.missing[0].cell}: figures 9 to 12 leave them out (delete these results and run the grid "
-        "again, and they are made anew)"
+        f"{found.missing[0].cell}: figures of masks show what was counted before they went (delete these "
+        "results and run the grid again, and they are made anew)"
     )

@@ -22,6 +22,8 @@ OF_THE_TASK = ("data_sha256", "model_sha256", "recipe")
 """Columns in which all rows of a grid, or of one of its tasks, must agree to be averaged."""
 _IDENTITY = ("layers", "protocol", *OF_THE_TASK, "formula_sha256", "tolerance", *_ROUNDS)
 _APART = "move the others to a folder of their own"
+_NAMED = 3
+"""Values in an error, at most: a folder may be of many grids."""
 
 
 def check_one_grid(frame: pd.DataFrame, folder: str) -> None:
@@ -29,7 +31,11 @@ def check_one_grid(frame: pd.DataFrame, folder: str) -> None:
     for column in (column for column in OF_THE_GRID if column in frame):
         values = frame[column].drop_duplicates().tolist()
         if len(values) > 1:
-            raise UserError(f"results in {folder!r}: {column} = {values}: a report shows one only; {_APART}")
+            shown = ", ".join(map(repr, values[:_NAMED])) + (", ..." if len(values) > _NAMED else "")
+            raise UserError(
+                f"results in {folder!r}: {len(values)} values of {column} ({shown}): a report shows one; "
+                f"{_APART}, or give one grid's"
+            )
     kinds = [kind for kind in AMOUNTS if frame[f"requested_{kind}"].notna().any()]
     if len(kinds) > 1:
         raise UserError(f"results in {folder!r}: some amounts are {kinds[0]}, others {kinds[1]}; {_APART}")

@@ -84,14 +84,18 @@ def _number(amount: str) -> float:
     return float(amount.split("-", 1)[1])
 
 
+CUT = "cut at 0 and 1"
+"""How `iou_bars` differ from the standard deviation."""
+
+
 def iou_bars(mean: pd.Series[float], sd: pd.Series[float]) -> NDArray[np.float64] | None:
     """Lengths of ± 1 standard deviation, downwards and upwards, that stay where an IoU can be."""
     return np.stack([np.minimum(sd, mean), np.minimum(sd, 1 - mean)]) if sd.notna().any() else None
 
 
 def spread(frame: pd.DataFrame) -> str:
-    """Define the error bars of a frame of pairs by its seeds."""
+    """Define the error bars of the IoUs of pairs by their seeds."""
     seeds = labels.counted(frame["seed_a"].nunique(), "seed")
     if frame["seed_a"].nunique() == 1:
         return f"{seeds}: no spread can be shown"
-    return f"mean of {seeds}, bars: ± 1 standard deviation"
+    return f"mean of {seeds}, bars: ± 1 standard deviation, {CUT}"

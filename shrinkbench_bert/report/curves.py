@@ -19,8 +19,10 @@ from shrinkbench_bert.tasks import Task
 
 DENSE = "dense, unpruned"
 """Begins the label of the solid reference line."""
-Entry = tuple[float, Line2D]
-"""The value at the hardest amount, NaN if there is none, and the line for a legend."""
+Entry = tuple[list[float], Line2D]
+"""The means from the mildest amount to the hardest, NaN where there is none, and the line for a legend.
+
+A horizontal line has one mean for all amounts."""
 _ZORDER = {SOLID: 3.0, LONG_DASHED: 3.1}
 """Broken lines go over solid ones, which show through their gaps."""
 _DODGE = 1.1
@@ -55,7 +57,7 @@ def strategy_lines(axes: Axes, lines: pd.DataFrame, amounts: list[float]) -> Ite
         )
         line = container[0]
         line.set_label(name)
-        yield float(rows["mean"].iloc[-1]), line
+        yield rows["mean"].tolist(), line
 
 
 def reference_lines(axes: Axes, points: pd.DataFrame, task: Task, metric: str) -> Iterator[Entry]:
@@ -70,7 +72,7 @@ def reference_lines(axes: Axes, points: pd.DataFrame, task: Task, metric: str) -
             if row["n_seeds"] > 1:
                 axes.axhspan(mean - sd, mean + sd, color="black", alpha=0.09, linewidth=0, zorder=1)
             yield (
-                mean,
+                [mean],
                 axes.axhline(
                     mean,
                     color="black",

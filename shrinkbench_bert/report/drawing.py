@@ -23,20 +23,22 @@ from shrinkbench_bert.report.curves import (
     thin_tick_labels,
     value_axis,
 )
+from shrinkbench_bert.report.few import READABLE
 from shrinkbench_bert.report.labels import Header
 from shrinkbench_bert.report.small_multiples import draw_small_multiples
 from shrinkbench_bert.tasks import Task
 
-_READABLE = 16
-"""Lines that can be told apart in one panel; more are drawn score by score."""
 _WRAP = 105
 
 
-def draw(points: pd.DataFrame, header: Header, task: Task, metric: str, stage: str) -> Figure:
-    """Draw one metric of one task at one stage; `points` are its rows of the long form."""
+def draw(points: pd.DataFrame, header: Header, task: Task, metric: str, stage: str, note: str = "") -> Figure:
+    """Draw one metric of one task at one stage.
+
+    `points` are its rows of the long form; `note` is what else a reader must know.
+    """
     lines = points[points["stage"] == stage]
     with mpl.rc_context(RC):
-        if lines["strategy"].nunique() > _READABLE:
+        if lines["strategy"].nunique() > READABLE:
             return draw_small_multiples(points, header, task, metric, stage)
         figure = Figure(figsize=(7.6, 4.8))
         FigureCanvasAgg(figure)
@@ -50,31 +52,36 @@ def draw(points: pd.DataFrame, header: Header, task: Task, metric: str, stage: s
         value_axis(axes, points[points["stage"].isin([stage, "dense", "baseline"])], metric)
         axes.set_ylabel(labels.metric_label(metric))
         _legend(axes, entries, metric)
-        _words(axes, points, header, task, metric, stage)
+        notes = [*labels.caption(points, task, stage, dodged=True), *([note] if note else [])]
+        _words(axes, labels.figure_title(task, metric, stage), header.parts(), notes)
         thin_tick_labels(figure, axes)
     return figure
 
 
 def _legend(axes: Axes, entries: list[Entry], metric: str) -> None:
     sign = -1 if METRICS[metric].greater_is_better else 1
-    ending = sorted((e for e in entries if not math.isnan(e[0])), key=lambda e: sign * e[0])
-    without_end = [entry for entry in entries if math.isnan(entry[0])]
+    amounts = max(len(means) for means, _ in entries)
+
+    def leftwards(entry: Entry) -> list[tuple[bool, float]]:
+        means = entry[0] if len(entry[0]) > 1 else entry[0] * amounts  # a horizontal line has one value
+        return [(True, 0.0) if math.isnan(mean) else (False, sign * mean) for mean in reversed(means)]
+
     axes.legend(
-        handles=[line for _, line in (*ending, *without_end)],
+        handles=[line for _, line in sorted(entries, key=leftwards)],
         loc="upper left",
         bbox_to_anchor=(1.015, 1.015),
         frameon=False,
         fontsize=SMALL,
         handlelength=3.6,
         labelspacing=0.55,
-        title="in order at the right edge, best first",
+        title="best first at the right edge;\nthose that tie, by the amount before",
         title_fontsize=SMALL,
         alignment="left",
     )
 
 
-def _words(axes: Axes, points: pd.DataFrame, header: Header, task: Task, metric: str, stage: str) -> None:
-    subtitle = textwrap.fill("; ".join(header.parts()), _WRAP)
+def _words(axes: Axes, title: str, setting: list[str], notes: list[str]) -> None:
+    subtitle = textwrap.fill("; ".join(setting), _WRAP)
     below = axes.annotate(
         subtitle,
         (0, 1),
@@ -85,7 +92,7 @@ def _words(axes: Axes, points: pd.DataFrame, header: Header, task: Task, metric:
         color="#444444",
     )
     axes.annotate(
-        labels.figure_title(task, metric, stage),
+        title,
         (0, 1),
         (0, 4),
         xycoords=below,
@@ -94,7 +101,7 @@ def _words(axes: Axes, points: pd.DataFrame, header: Header, task: Task, metric:
         fontweight="bold",
     )
     axes.annotate(
-        textwrap.fill(labels.sentence(labels.caption(points, task, stage, dodged=True)), _WRAP),
+        textwrap.fill(labels.sentence(notes), _WRAP),
         (0, 0),
         (0, -6),
         xycoords=(axes.transAxes, axes.xaxis.label),

@@ -10,9 +10,10 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
-from shrinkbench_bert.report.aggregate import STAGES
+from shrinkbench_bert.report.aggregate import REFERENCES, STAGES
 from shrinkbench_bert.report.canvas import RC
 from shrinkbench_bert.report.drawing import draw
+from shrinkbench_bert.report.few import PAPER, READABLE, few_note
 from shrinkbench_bert.report.labels import Header
 from shrinkbench_bert.store import write_atomically
 from shrinkbench_bert.tasks import TASKS, Task
@@ -21,7 +22,8 @@ from shrinkbench_bert.tasks import TASKS, Task
 def figures(points: pd.DataFrame, header: Header) -> Iterator[tuple[str, Figure]]:
     """Yield (file name without suffix, figure) for every task, stage and metric of the long form.
 
-    The task's metric is drawn after and before retraining, its further metrics after it.
+    The task's metric is drawn after and before retraining, its further metrics after it. Where strategies
+    are too many for one panel, those of the paper get a figure of their own, after retraining.
     """
     for name in points["task"].unique():
         task = TASKS[name]
@@ -29,7 +31,20 @@ def figures(points: pd.DataFrame, header: Header) -> Iterator[tuple[str, Figure]
             for stage in STAGES if metric == task.metric else STAGES[:1]:
                 part = points[(points["task"] == name) & (points["metric"] == metric)]
                 if (part["stage"] == stage).any():
-                    yield figure_name(task, metric, stage), draw(part, header, task, metric, stage)
+                    figure = figure_name(task, metric, stage)
+                    yield figure, draw(part, header, task, metric, stage)
+                    if stage == STAGES[0]:
+                        yield from _of_the_paper(part, header, task, metric, figure)
+
+
+def _of_the_paper(
+    points: pd.DataFrame, header: Header, task: Task, metric: str, figure: str
+) -> Iterator[tuple[str, Figure]]:
+    stage = STAGES[0]
+    names = set(points.loc[points["stage"] == stage, "strategy"])
+    if len(names) > READABLE and names & PAPER:
+        few = points[points["strategy"].isin(PAPER) | points["stage"].isin(REFERENCES)]
+        yield f"{figure}_paper", draw(few, header, task, metric, stage, few_note(names, figure))
 
 
 def figure_name(task: Task, metric: str, stage: str = STAGES[0]) -> str:

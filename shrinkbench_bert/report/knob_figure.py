@@ -20,7 +20,17 @@ from numpy.typing import ArrayLike
 
 from shrinkbench_bert.analysis.knob import DENSE, PLAIN, REFERENCE, Varied
 from shrinkbench_bert.report import labels
-from shrinkbench_bert.report.canvas import RC, SMALL, amount_title, amounts, canvas, iou_bars, legend, words
+from shrinkbench_bert.report.canvas import (
+    CUT,
+    RC,
+    SMALL,
+    amount_title,
+    amounts,
+    canvas,
+    iou_bars,
+    legend,
+    words,
+)
 from shrinkbench_bert.report.labels import Header
 from shrinkbench_bert.report.style import DASHED, SOLID, order, style
 from shrinkbench_bert.tasks import TASKS, Task
@@ -158,8 +168,9 @@ def _notes(points: pd.DataFrame, task: Task) -> list[str]:
     measured, masked = points["examples"].notna().any(), points["tensors"].notna().any()
     dashed = [f"the {labels.baseline_label(task)}"] if measured else []
     dashed += ["independent masks of the same densities"] if masked else []
+    cut = f", of an IoU {CUT}" if masked else ""
     return [
-        f"mean of {labels.counted(seeds, 'seed')}, bars: ± 1 standard deviation"
+        f"mean of {labels.counted(seeds, 'seed')}, bars: ± 1 standard deviation{cut}"
         if seeds > 1
         else "1 seed: no spread can be shown",
         *([labels.examples_label(points.assign(n_examples=points["examples"]))] if measured else []),

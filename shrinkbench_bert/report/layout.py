@@ -31,6 +31,8 @@ class Table:
     task: str
     stage: str
     metric: str
+    seeds: str
+    """How many its entries are means of; where not all are of as many, each says so itself."""
     caption: str
     columns: dict[str, str]
     """Heading of every amount, by the amount's name in the results."""
@@ -61,10 +63,11 @@ def _table(points: pd.DataFrame, header: Header, task: str, stage: str, metric: 
         of_amount = body[body["requested"] == requested]
         heading = f"{header.amount(requested)} ({header.reached(of_amount)})"
         columns[str(of_amount["amount"].iloc[0])] = heading
-    several = labels.seeds(body)[1] > 1
+    fewest, most = labels.seeds(points[points["stage"].isin([stage, *REFERENCES])])
+    counts = fewest != most
     names = {"dense": "dense", "baseline": labels.baseline_label(TASKS[task])}
     rows = {
-        names[reference]: [Entry(_text(points[points["stage"] == reference], metric, several))] * len(columns)
+        names[reference]: [Entry(_text(points[points["stage"] == reference], metric, counts))] * len(columns)
         for reference in REFERENCES
     }
     best = {amount: _best(body[body["amount"] == amount], metric) for amount in columns}
@@ -74,8 +77,10 @@ def _table(points: pd.DataFrame, header: Header, task: str, stage: str, metric: 
         for amount in columns:
             point = found.get((strategy, amount), body.iloc[:0])
             is_best = _mean(point, metric) in best[amount]
-            rows[strategy].append(Entry(_text(point, metric, several), is_best))
-    return Table(task, stage, metric, _caption(body, header, metric), columns, rows)
+            rows[strategy].append(Entry(_text(point, metric, counts), is_best))
+    return Table(
+        task, stage, metric, labels.seeds_label(body), _caption(body, header, metric, counts), columns, rows
+    )
 
 
 def _mean(point: pd.DataFrame, metric: str) -> str:
@@ -84,15 +89,14 @@ def _mean(point: pd.DataFrame, metric: str) -> str:
     return "" if means.empty else labels.number(metric, float(means.iloc[0]))
 
 
-def _text(point: pd.DataFrame, metric: str, several: bool) -> str:
+def _text(point: pd.DataFrame, metric: str, counts: bool) -> str:
+    """Print at most one point; `counts`: with its seeds, as not all points of the table have as many."""
     mean = _mean(point, metric)
     if not mean:
         return labels.DASH if point.empty else "undefined"
-    if not several:
-        return mean
     row = point.iloc[0]
     spread = f" ± {labels.number(metric, float(row['sd']))}" if row["n_seeds"] > 1 else ""
-    return f"{mean}{spread} ({labels.counted(int(row['n_seeds']), 'seed')})"
+    return f"{mean}{spread}" + (f" ({labels.counted(int(row['n_seeds']), 'seed')})" if counts else "")
 
 
 def _best(of_amount: pd.DataFrame, metric: str) -> set[str]:
@@ -106,10 +110,11 @@ def _best(of_amount: pd.DataFrame, metric: str) -> set[str]:
     return set() if tied > max(1, len(printed) / 2) else set(printed[:1])
 
 
-def _caption(body: pd.DataFrame, header: Header, metric: str) -> str:
+def _caption(body: pd.DataFrame, header: Header, metric: str, counts: bool) -> str:
     fewest, most = labels.seeds(body)
     if most > 1:
-        sample = "Entries: mean ± sample standard deviation over seeds"
+        over = "over seeds" if counts else f"over {labels.seeds_label(body)}"
+        sample = f"Entries: mean ± sample standard deviation {over}"
         sample += ", which 1 seed does not have" if fewest == 1 else ""
     elif most == 1:
         sample = "1 seed (n = 1): no spread can be given"

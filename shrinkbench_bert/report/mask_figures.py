@@ -13,7 +13,7 @@ from shrinkbench_bert.report.canvas import RC
 from shrinkbench_bert.report.labels import Header
 from shrinkbench_bert.report.mask_layers import PAIRS, draw_layers
 from shrinkbench_bert.report.mask_matrices import matrices
-from shrinkbench_bert.report.mask_stability import draw_over_seeds, draw_over_tasks
+from shrinkbench_bert.report.mask_stability import stability
 from shrinkbench_bert.tasks import TASKS
 
 
@@ -38,6 +38,6 @@ def mask_figures(iou: pd.DataFrame, header: Header) -> Iterator[tuple[str, Figur
                 if not own.empty:
                     yield f"fig{pair.number}_{task}", draw_layers(own, header, task, pair)
         if not (seeds := iou[same_task & ~same_seed]).empty:
-            yield "mask_seeds", draw_over_seeds(seeds, header)
+            yield from stability(seeds, header, "seeds")
         if not (tasks := iou[~same_task]).empty:
-            yield "mask_tasks", draw_over_tasks(tasks, header)
+            yield from stability(tasks, header, "tasks")

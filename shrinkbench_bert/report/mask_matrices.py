@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from shrinkbench_bert.analysis.similarity import over_tensors
 from shrinkbench_bert.report import labels
 from shrinkbench_bert.report.canvas import SMALL, amount_title, amounts, canvas, words
+from shrinkbench_bert.report.few import PAPER, READABLE, few_note
 from shrinkbench_bert.report.labels import Header
 from shrinkbench_bert.report.style import order
 from shrinkbench_bert.tasks import TASKS
@@ -21,17 +22,10 @@ from shrinkbench_bert.tasks import TASKS
 Matrix = NDArray[np.float64]
 _STATISTICS = ("mean", "min")
 _CELL, _SMALL_CELL = 0.36, 0.16
-"""Inches; a small one has no number in it."""
-_NUMBERED = 16
-"""Strategies up to which a matrix has numbers: with more of them it is read by its colours."""
+"""Inches; a small one has no number in it, and is read by its colour."""
 _SMALL_LABEL = 5.5
 _PER_ROW, _SMALL_PER_ROW = 4, 3
 """Matrices side by side, at most."""
-_PAPER = {
-    *("GlobalMagWeight", "LayerMagWeight", "LayerMagGrad", "LayerGradCAM", "LayerGradCAMShift"),
-    *("LayerSmoothGrad", "LayerSmoothGradCAM", "LayerSmoothGradCAMShift", "LayerRandom"),
-}
-"""What DeepCuts compares, and a random mask."""
 
 
 def matrices(iou: pd.DataFrame, header: Header, task: str, of: str) -> Iterator[tuple[str, Figure]]:
@@ -42,13 +36,12 @@ def matrices(iou: pd.DataFrame, header: Header, task: str, of: str) -> Iterator[
     `iou`: rows of `with_iou`, of pairs that share task and seed.
     """
     name, names = f"fig9_{task}_{of}", {*iou["strategy_a"], *iou["strategy_b"]}
-    if len(names) <= _NUMBERED:
+    if len(names) <= READABLE:
         yield name, draw_matrices(iou, header, task, of)
         return
-    own = iou[iou["strategy_a"].isin(_PAPER) & iou["strategy_b"].isin(_PAPER)]
+    own = iou[iou["strategy_a"].isin(PAPER) & iou["strategy_b"].isin(PAPER)]
     if not own.empty:
-        note = f"of {len(names)} strategies those of the paper and a random one; {name}_all shows every one"
-        yield name, draw_matrices(own, header, task, of, note)
+        yield name, draw_matrices(own, header, task, of, few_note(names, f"{name}_all"))
     yield f"{name}_all", draw_matrices(iou, header, task, of)
 
 
@@ -59,7 +52,7 @@ def draw_matrices(iou: pd.DataFrame, header: Header, task: str, of: str, note: s
     """
     per_pair = over_tensors(iou)
     names, columns = order([*iou["strategy_a"], *iou["strategy_b"]]), amounts(iou, header)
-    numbered = len(names) <= _NUMBERED
+    numbered = len(names) <= READABLE
     figure, panels = _panels(len(names), len(columns), numbered)
     has_gaps = False
     for row, statistic in zip(panels, _STATISTICS, strict=True):

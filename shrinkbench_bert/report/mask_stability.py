@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Literal
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from shrinkbench_bert.analysis.similarity import SETS, over_tensors
-from shrinkbench_bert.report.canvas import SMALL, amount_label, amounts, canvas, iou_bars, legend, words
+from shrinkbench_bert.report.canvas import CUT, SMALL, amount_label, amounts, canvas, iou_bars, legend, words
+from shrinkbench_bert.report.few import PAPER, READABLE, few_note
 from shrinkbench_bert.report.labels import DASH, Header, counted
 from shrinkbench_bert.report.style import DASHED, order, style
 from shrinkbench_bert.tasks import TASKS
@@ -16,27 +20,44 @@ _LEGEND_ROW = 0.19
 """Inches."""
 
 
-def draw_over_seeds(iou: pd.DataFrame, header: Header) -> Figure:
+def stability(
+    iou: pd.DataFrame, header: Header, by: Literal["seeds", "tasks"]
+) -> Iterator[tuple[str, Figure]]:
+    """Yield (file name without suffix, figure): of all strategies or, of too many, of the paper's first.
+
+    `iou`: rows that differ in the seed only, or in the task only.
+    """
+    draw = {"seeds": draw_over_seeds, "tasks": draw_over_tasks}[by]
+    name, names = f"mask_{by}", set(iou["strategy_a"])
+    if len(names) <= READABLE:
+        yield name, draw(iou, header)
+        return
+    own = iou[iou["strategy_a"].isin(PAPER)]
+    if not own.empty:
+        yield name, draw(own, header, few_note(names, f"{name}_all"))
+    yield f"{name}_all", draw(iou, header)
+
+
+def draw_over_seeds(iou: pd.DataFrame, header: Header, note: str = "") -> Figure:
     """Draw the IoU of a strategy's masks under two seeds; `iou`: rows that differ in the seed only."""
     per_pair = over_tensors(iou)
     panel = per_pair["task_a"].map(lambda task: TASKS[task].title)
     pairs = per_pair.groupby(["task_a", "amount", "strategy_a"]).size().max()
     of = f"{counted(int(pairs), 'pair')} of seeds; the dense model, and so the score, is another for each"
-    return _draw(per_pair.assign(panel=panel), header, "How stable is a mask over seeds?", of)
+    return _draw(per_pair.assign(panel=panel), header, "How stable is a mask over seeds?", [of, note])
 
 
-def draw_over_tasks(iou: pd.DataFrame, header: Header) -> Figure:
+def draw_over_tasks(iou: pd.DataFrame, header: Header, note: str = "") -> Figure:
     """Draw the IoU of a strategy's masks for two tasks; `iou`: rows that differ in the task only."""
     per_pair = over_tensors(iou)
     titles = per_pair[["task_a", "task_b"]].map(lambda task: TASKS[task].title)
     seeds = counted(per_pair["seed_a"].nunique(), "seed")
     per_pair = per_pair.assign(panel=titles["task_a"] + DASH + titles["task_b"])
-    return _draw(
-        per_pair, header, "How alike are the masks of two tasks?", f"{seeds}, the same for both tasks"
-    )
+    of = f"{seeds}, the same for both tasks"
+    return _draw(per_pair, header, "How alike are the masks of two tasks?", [of, note])
 
 
-def _draw(per_pair: pd.DataFrame, header: Header, title: str, pairs: str) -> Figure:
+def _draw(per_pair: pd.DataFrame, header: Header, title: str, notes: list[str]) -> Figure:
     columns = list(per_pair["panel"].unique())
     names = order(per_pair["strategy_a"])
     figure = canvas(2.8 + 2.6 * len(columns), max(6.0, 1.2 + _LEGEND_ROW * len(names)))
@@ -57,8 +78,10 @@ def _draw(per_pair: pd.DataFrame, header: Header, title: str, pairs: str) -> Fig
         figure,
         title,
         [
-            pairs,
-            "bars: ± 1 standard deviation over pairs" if several else "one pair: no spread can be shown",
+            *filter(None, notes),
+            f"bars: ± 1 standard deviation over pairs, {CUT}"
+            if several
+            else "one pair: no spread can be shown",
             "mean over weight matrices",
             "the dashed line is of layer-wise masks; global ones have other densities, and another level",
         ],

@@ -95,12 +95,13 @@ def latex(laid_out: list[Table], header: Header) -> str:
 
 
 def wide(laid_out: list[Table]) -> pd.DataFrame:
-    """Stack all tables: task, stage, metric, strategy, and one column per amount."""
+    """Stack all tables: task, stage, metric, seeds, strategy, and one column per amount."""
     return pd.DataFrame(
         {
             "task": table.task,
             "stage": table.stage,
             "metric": table.metric,
+            "seeds": table.seeds,
             "strategy": name,
             **{amount: e.text for amount, e in zip(table.columns, entries, strict=True)},
         }

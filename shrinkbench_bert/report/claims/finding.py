@@ -97,7 +97,10 @@ def _reached(sample: Sample) -> float:
 
 def unless_incomplete(judgement: Judgement, found: int, asked: int, of: str) -> Judgement:
     """Take back a support that rests on a part of what a claim is about; one exception contradicts it all."""
-    return of_the_whole(judgement, found, asked, of) if judgement[0] == "supported" else judgement
+    verdict, why = judgement
+    if verdict == "not decidable" and found < asked:
+        return verdict, f"{why}; {found} of {asked} {of} have enough results"
+    return of_the_whole(judgement, found, asked, of) if verdict == "supported" else judgement
 
 
 def of_the_whole(judgement: Judgement, found: int, asked: int, of: str) -> Judgement:

@@ -51,7 +51,7 @@ def alike(test: Alike, evidence: Evidence) -> list[Finding]:
         within = test.margin * sample.dense_advantage
         a, b, farthest = _farthest(rows, within)
         ours = (
-            f"farthest apart: {a} minus {b} {words(sample.metric, farthest)}; "
+            f"at {amount(sample)}, farthest apart: {a} minus {b} {words(sample.metric, farthest)}; "
             f"margin {margin(sample.metric, within)}"
         )
         possible = math.comb(len(test.strategies), 2)
@@ -154,8 +154,9 @@ def plateau(test: Plateau, evidence: Evidence) -> list[Finding]:
         sample, name, farthest = _farthest(rows, test.margin)
         constant = np.mean([share == 1 for s, n, _ in rows for share in s.majority[n].values()])
         ours = (
-            f"farthest from the majority class ({100 * (1 - sample.baseline):.1f} %): {name} by "
-            f"{words(sample.metric, farthest)}; {constant:.0%} of the models give every example one answer"
+            f"farthest from the majority class ({100 * (1 - sample.baseline):.1f} %): {name} at "
+            f"{amount(sample)} by {words(sample.metric, farthest)}; {constant:.0%} of the models give every "
+            "example one answer"
         )
         found = [d for *_, d in rows]
         asked = len(test.strategies) * len(test.keep)

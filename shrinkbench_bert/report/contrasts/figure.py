@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -24,10 +25,11 @@ Array = NDArray[np.float64]
 _COLORS = {"better": "#00735C", "worse": "#B2182B", "no difference": "#0072B2", "inconclusive": "#777777"}
 _ROW = 0.42
 """Inches."""
+_BETWEEN: dict[str, Any] = {"color": "#DDDDDD", "linewidth": 0.6, "zorder": 0.5}
 _LABEL = 52
 """Letters in a line of a row's label."""
-_SPREAD, _GAP = 0.38, 0.14
-"""Of a row: how far from its middle, where the bar over all is, its amounts are set at most, and at least."""
+_GAP, _STEP, _MOST = 0.14, 0.1, 0.38
+"""Of a row: how far from its middle, where the bar over all is, its amounts begin, go on, and end at most."""
 
 
 def draw_contrasts(estimates: Sequence[Estimate], header: Header) -> Figure:
@@ -47,6 +49,9 @@ def draw_contrasts(estimates: Sequence[Estimate], header: Header) -> Figure:
         axes.set_yticks(range(len(estimates)), [_wrapped(e) for e in estimates], fontsize=SMALL)
         axes.set_ylim(len(estimates) - 0.4, -0.6)
         axes.grid(axis="y", visible=False)
+        axes.hlines(
+            np.arange(1, len(estimates)) - 0.5, 0, 1, transform=axes.get_yaxis_transform(), **_BETWEEN
+        )
         unit = f"points of {METRICS[metric].label}" if is_percent(metric) else METRICS[metric].label
         axes.set_xlabel(f"advantage in {unit}: right of 0 the ingredient helps")
         for amount in columns:
@@ -72,8 +77,9 @@ def _row(
 
 def _beside(n: int) -> Array:
     """Places above and below the middle of a row, half of them each."""
-    above = np.linspace(-_SPREAD, -_GAP, (n + 1) // 2)
-    return np.concatenate([above, -above[::-1][: n // 2]])
+    half = (n + 1) // 2
+    below = _GAP + np.arange(half) * min(_STEP, (_MOST - _GAP) / max(1, half - 1))
+    return np.concatenate([-below[::-1], below[: n // 2]])
 
 
 def _wrapped(e: Estimate) -> str:
@@ -85,7 +91,9 @@ def _notes(estimates: Sequence[Estimate]) -> list[str]:
     return [
         f"bars: 95 % intervals by a paired bootstrap over examples{' and seeds' if fewest.seeds > 1 else ''}",
         f"{counted(fewest.seeds, 'seed')}, {counted(fewest.examples, 'example')}",
-        f"grey: {100 * MARGIN:.0f} % of what the dense model gains over the baseline",
+        f"grey band: no difference, ± {100 * MARGIN:.0f} % of what the dense model gains over the baseline"
+        if estimates[0].margin
+        else "no band of no difference: it is not known that the dense model gains anything",
         "better and worse after Holm's correction for the number of contrasts",
         "pairs and amounts of each row: contrasts.csv",
     ]

@@ -46,28 +46,32 @@ def table(estimates: Sequence[Estimate]) -> str:
     return tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True)
 
 
+def how_to_read() -> str:
+    """Say how the numbers of every `table` are made, and what their verdicts mean."""
+    return (
+        "Each row of a table compares pairs of strategies that differ in what it names; the advantage is the "
+        "mean over its pairs and amounts, positive if the ingredient helps. Intervals are by a paired "
+        "bootstrap over examples, and over seeds where there are several, and by Student's t. Better, worse: "
+        f"p < {LEVEL}, by variances over seeds that the contrasts moderate among themselves, after Holm's "
+        "correction for the contrasts of one task by one metric. No difference: the interval lies within "
+        f"± {100 * MARGIN:.0f} % of what the dense model gains over the baseline; at one amount it may "
+        "differ all the same. All else is inconclusive."
+    )
+
+
 def caption(estimates: Sequence[Estimate]) -> str:
-    """Say how the numbers of `table` are made, and what their verdicts mean."""
+    """Say what the numbers of one `table` are of."""
     seeds = sorted({e.overall.seeds for e in estimates})
     several = f"{seeds[0]} to {seeds[-1]} seeds" if len(seeds) > 1 else labels.counted(seeds[0], "seed")
-    over = "examples and seeds" if seeds[0] > 1 else "examples, and over seeds where there are several"
     margin = estimates[0].margin
     within = labels.margin(estimates[0].metric, margin)
-    tests = labels.counted(len(estimates), "contrast")
+    examples = labels.counted(estimates[0].overall.examples, "example")
     none = (
-        f"No difference: the interval lies within ± {within}, {100 * MARGIN:.0f} % of "
-        "what the dense model gains over the baseline; at one amount it may differ all the same."
+        f"No difference: within ± {within}."
         if margin
         else "No difference is not judged: it is not known that the dense model gains anything."
     )
-    return (
-        "Each row compares pairs of strategies that differ in what it names; the advantage is the mean over "
-        f"its pairs and amounts, positive if the ingredient helps. {several}, "
-        f"{labels.counted(estimates[0].overall.examples, 'example')}; intervals by a paired bootstrap over "
-        f"{over} and Student's t. Better, worse: p < {LEVEL}, by variances over seeds that the contrasts "
-        f"moderate among themselves, after Holm's correction for the {tests} of the task by this metric. "
-        f"{none} All else is inconclusive."
-    )
+    return f"{several}, {examples}, {labels.counted(len(estimates), 'contrast')}. {none}"
 
 
 def sentences(estimates: Sequence[Estimate]) -> list[str]:

@@ -16,7 +16,7 @@ from shrinkbench_bert.report.claims.rendering import Decided
 from shrinkbench_bert.report.claims.rendering import table as claims_table
 from shrinkbench_bert.report.contrasts.contrast import load_contrasts
 from shrinkbench_bert.report.contrasts.estimates import Estimate
-from shrinkbench_bert.report.contrasts.rendering import caption, sentences, table
+from shrinkbench_bert.report.contrasts.rendering import caption, how_to_read, sentences, table
 from shrinkbench_bert.report.figures import figure_name, metric_name
 from shrinkbench_bert.report.layout import tables
 from shrinkbench_bert.report.study.grids import StudyGrid
@@ -71,6 +71,8 @@ def what_drives_the_gain(grids: Sequence[StudyGrid], estimates: Estimates, page:
     """Show the contrasts of every task: in sentences, as a figure and as a table."""
     if not any(estimates.values()):
         yield "Nothing can be said: no two strategies here differ in one ingredient."
+        return
+    yield how_to_read()
     for grid in grids:
         for task, metric in grid.compared:
             if found := estimates.get((task, metric)):
@@ -157,14 +159,17 @@ def what_cannot_be_concluded(
             named = "; ".join(c.gist.split(":")[0] for c in lacking)
             points.append(f"{TASKS[task].title}, ingredients without results: {named}.")
     if missing:
-        points.append(f"Masks of {labels.counted(len(missing), 'result')}: they are not there.")
-    points += [
-        f"{claim.gist} Not decidable{' on ' + f.task if f.task else ''}: {f.why}."
-        for claim, findings in decided
-        for f in findings
-        if f.verdict == "not decidable"
-    ]
-    points += [f"Not met of the checklist, {c.title}: {'; '.join(c.reasons)}." for c in checked if not c.met]
+        results = labels.counted(len(missing), "result")
+        points.append(
+            f"Some comparisons of masks: the files of {results} are not there. What was counted before they "
+            "went is shown."
+        )
+    findings = [finding for _, of_claim in decided for finding in of_claim]
+    open_ = sum(finding.verdict == "not decidable" for finding in findings)
+    if open_:
+        points.append(f"{open_} of the {len(findings)} findings on the papers' claims: their table says why.")
+    if unmet := sum(not one.met for one in checked):
+        points.append(f"{unmet} of the {len(checked)} points of the checklist: its table says why.")
     yield "\n".join(f"- {point}".replace("|", r"\|") for point in points)
 
 
