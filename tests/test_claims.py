@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -152,6 +153,14 @@ class TestAlike:
         beyond = stats.ttest_1samp(0.18 + step, 0.15).pvalue
         assert 0.05 / 2 < beyond < 0.05  # there are two such pairs: with A, and with C
         assert only(found).verdict == "not decidable"
+
+    def test_where_the_dense_model_gains_nothing_there_is_no_margin(self) -> None:
+        """Models that are the same do not differ by more than a margin of less than nothing."""
+        sample = make_sample({"A": 0.5, "B": 0.5, "C": 0.5}, noise=0, baseline=0.4)
+        found = only(performance.alike(self.test, evidence(sample)))
+        assert found.verdict == "not decidable"
+        assert "whether the dense model gains anything is not known" in found.why
+        assert found.ours.endswith("margin unknown")
 
     def test_one_seed_decides_nothing(self) -> None:
         found = only(performance.alike(self.test, evidence(make_sample({"A": 1.0, "B": 1.5}, seeds=1))))
@@ -332,6 +341,22 @@ class TestShare:
     def test_the_share_by_hand(self) -> None:
         found = only(performance.share(self.test, evidence(make_sample({"A": 1.1}, keep=0.147, noise=0))))
         assert found.ours == "A at 14.7 % kept: 60% [60%, 60%]"
+
+    def test_the_interval_is_fiellers(self) -> None:
+        """Seeds alone vary: of 2 - own and 2 - dense, three pairs; the roots of Fieller's quadratic."""
+        gains = np.array([[0.9, 1.2, 1.0], [1.4, 1.6, 1.5]])
+        losses = {
+            name: {seed: np.full(50, 2 - gain) for seed, gain in enumerate(own)}
+            for name, own in zip(("A", DENSE), gains, strict=True)
+        }
+        sample = replace(make_sample({"A": 1.0}, keep=0.147), losses=losses)
+        (x, y), (v, w), t2 = gains.mean(axis=1), gains.var(axis=1, ddof=1) / 3, stats.t.ppf(0.975, 2) ** 2
+        both = np.cov(*gains)[0, 1] / 3
+        low, high = sorted(np.roots([y**2 - t2 * w, -2 * (x * y - t2 * both), x**2 - t2 * v]))
+        found = only(performance.share(self.test, evidence(sample)))
+        ends = [int(end) / 100 for end in re.findall(r"(-?\d+)%", found.ours)]
+        assert ends == pytest.approx([x / y, low, high], abs=0.021)  # 4,000 draws
+        assert found.verdict == "not decidable"
 
 
 def make_iou(values: dict[int, list[float]], pair: tuple[str, str] = ("A", "B")) -> pd.DataFrame:

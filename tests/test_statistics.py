@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -13,7 +14,7 @@ from scipy import stats
 from sklearn.metrics import matthews_corrcoef
 
 from shrinkbench_bert.analysis.losses import _LOSSES, Sample, comparable_metrics, samples, samples_by_metric
-from shrinkbench_bert.analysis.paired import bootstrap_means, difference, holm, paired_differences
+from shrinkbench_bert.analysis.paired import Difference, bootstrap_means, difference, holm, paired_differences
 from shrinkbench_bert.analysis.pairs import all_pairs
 from shrinkbench_bert.analysis.ranks import mean_ranks
 from shrinkbench_bert.errors import UserError
@@ -122,6 +123,21 @@ class TestDifference:
         assert found.p_beyond(0) == found.p
         assert found.p_beyond(1) == found.p_beyond(3) == 1
 
+    def test_within_and_below_by_hand(self) -> None:
+        """Of a mean of -1 with an error of 0.5 and 4 degrees of freedom."""
+        d = Difference(-1.0, -2.4, 0.4, 0.1, seeds=5, examples=10, error=0.5, freedom=4)
+        t = stats.t(4)
+        assert d.p_within(2.5) == pytest.approx(2 * t.sf(1.5 / 0.5))
+        assert d.p_within(1.0) == d.p_within(0.2) == 1
+        assert d.p_below(0.5) == pytest.approx(2 * t.sf(1.5 / 0.5))
+        assert d.p_below(-1.5) == 1
+        reach = t.ppf(0.975) * 0.5  # as far as a 95 % interval by that error
+        assert d.p_within(1 + reach) == d.p_below(-1 + reach) == pytest.approx(0.05)
+        alone = replace(d, seeds=1)
+        assert alone.p_within(9) == alone.p_below(9) == 1
+        sure = replace(d, error=0.0)
+        assert sure.p_within(1.5) == sure.p_below(0.5) == 0
+
     def test_a_contrast_weighs_groups(self) -> None:
         losses = np.array([[[4.0, 6]], [[1.0, 1]], [[2.0, 2]]])
         assert difference(losses, [1, -0.5, -0.5]).mean == 5 - 1.5
@@ -213,7 +229,13 @@ class TestLosses:
         assert sample.losses["dense"][0].tolist() == [0, 1, 0, 0]
         assert sample.majority["LayerMagWeight"][0] == 0.75
         assert sample.baseline == pytest.approx(1 - 0.51)
-        assert sample.dense_advantage == pytest.approx(0.49 - 0.25)
+
+    def test_a_gain_of_the_dense_model_is_one_only_if_it_is_clear_of_0(self) -> None:
+        """Three wrong of 100 beside 0.49, and then 45 of 100, whose interval holds 0.49."""
+        for wrong, gain in ((3, 0.49 - 0.03), (45, 0.0)):
+            result = with_predictions(make_result("sst2"), [1] * 100, [0] * wrong + [1] * (100 - wrong))
+            (sample,) = samples([result])
+            assert sample.dense_gain == pytest.approx(gain)
 
     @pytest.mark.parametrize(("accuracy", "losses"), [(0.75, [0, 0, 1, 0]), (0.25, [1, 1, 0, 1])])
     def test_the_majority_class_is_that_of_train(self, accuracy: float, losses: list[int]) -> None:

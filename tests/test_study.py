@@ -108,6 +108,25 @@ class TestEstimate:
         (points,) = what_cannot_be_concluded([], {("stsb", "mse"): [found]}, [], [], [])
         assert "STS-B, 1 of 1 ingredients: shown is neither a difference nor that there is none.\n" in points
 
+    def test_seeds_that_happen_to_agree_show_no_equality(self) -> None:
+        """One contrast has seeds that lie 1 apart, and the other, by luck, equal ones."""
+        sample = make_sample({"A": 1.0, "B": 1.0, "C": 1.0, "D": 1.0}, noise=0.01)
+        uneven = {seed: sample.losses["D"][seed] + seed for seed in range(3)}
+        contrasts = [CONTRAST.model_copy(update={"id": pair[0], "pairs": [pair]}) for pair in CONTRAST.pairs]
+        alone, _ = estimate([sample], contrasts)
+        lucky, _ = estimate([replace(sample, losses=sample.losses | {"D": uneven})], contrasts)
+        assert (alone.verdict, lucky.verdict) == ("no difference", "inconclusive")
+        assert lucky.overall.high < lucky.margin
+
+    def test_equality_is_corrected_for_the_number_of_contrasts(self) -> None:
+        contrasts = [CONTRAST.model_copy(update={"id": pair[0], "pairs": [pair]}) for pair in CONTRAST.pairs]
+        found = estimate([make_sample({"A": 1.0, "B": 1.0, "C": 1.0, "D": 1.02}, noise=0.4)], contrasts)
+        p = sorted(e.overall.p_within(e.margin) for e in found)
+        assert 0 < p[0] < p[1] < 1
+        assert sorted(e.p_none for e in found) == pytest.approx(
+            [min(1, 2 * p[0]), max(min(1, 2 * p[0]), p[1])]
+        )
+
     def test_amounts_that_lack_a_pair_are_left_out(self) -> None:
         whole = make_sample({"A": 1.0, "B": 2.0, "C": 1.0, "D": 2.0})
         half = make_sample({"A": 1.0, "B": 9.0}, keep=0.1)

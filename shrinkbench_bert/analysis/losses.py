@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from shrinkbench_bert.analysis.paired import difference
 from shrinkbench_bert.errors import UserError
 from shrinkbench_bert.metrics import METRICS
 from shrinkbench_bert.packing import unpack_numbers
@@ -95,9 +96,13 @@ class Sample:
         return own - other
 
     @property
-    def dense_advantage(self) -> float:
-        """How much less the dense model loses than the baseline does, on average."""
-        return self.baseline - float(np.mean([loss.mean() for loss in self.losses[DENSE].values()]))
+    def dense_gain(self) -> float:
+        """How much less the dense model loses than the baseline; 0 where the 95 % interval of it holds 0.
+
+        The baseline is taken as known.
+        """
+        gain = difference(self.baseline - self.stack([DENSE]), [1])
+        return gain.mean if gain.low > 0 else 0.0
 
 
 def samples(results: Iterable[Result]) -> list[Sample]:

@@ -42,10 +42,25 @@ class Difference:
 
     def p_beyond(self, margin: float) -> float:
         """Give the two-sided p of a true difference of `margin` at most; 1 with one seed."""
-        excess = abs(self.mean) - margin
-        if self.seeds == 1 or excess < _ROUNDING:
+        return self._p(abs(self.mean) - margin)
+
+    def p_within(self, margin: float) -> float:
+        """Give the p of a true difference of `margin` at least; 1 with one seed.
+
+        Below 0.05 where a 95 % interval by `error` lies within the margin: of two one-sided tests the larger
+        p, doubled (Schuirmann 1987).
+        """
+        return self._p(margin - abs(self.mean))
+
+    def p_below(self, limit: float) -> float:
+        """Give the p of a true difference of `limit` at least, where one far below 0 is as good as any."""
+        return self._p(limit - self.mean)
+
+    def _p(self, distance: float) -> float:
+        """Two-sided, of the mean being no farther than this from what would refute it."""
+        if self.seeds == 1 or distance < _ROUNDING:
             return 1.0
-        return float(2 * stats.t.sf(excess / self.error, self.freedom)) if self.error else 0.0
+        return float(2 * stats.t.sf(distance / self.error, self.freedom)) if self.error else 0.0
 
 
 def difference(losses: Array, weights: Sequence[float]) -> Difference:

@@ -8,17 +8,12 @@ from itertools import combinations
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize
 
 from shrinkbench_bert.analysis.losses import DENSE, Sample
 from shrinkbench_bert.analysis.one_batch import on_one_batch
-from shrinkbench_bert.analysis.paired import (
-    CONFIDENCE,
-    LEVEL,
-    Difference,
-    bootstrap_means,
-    holm,
-    paired_differences,
-)
+from shrinkbench_bert.analysis.paired import LEVEL, Difference, difference, holm, paired_differences
 from shrinkbench_bert.report.claims.finding import (
     Evidence,
     Finding,
@@ -35,7 +30,9 @@ from shrinkbench_bert.report.claims.finding import (
 from shrinkbench_bert.report.claims.ledger import Alike, Batches, Better, NoBetter, Plateau, Share
 from shrinkbench_bert.report.labels import loss_interval, margin
 
+Array = NDArray[np.float64]
 Row = TypeVar("Row", bound=tuple[Any, ...])
+_NO_GAIN: Judgement = ("not decidable", "whether the dense model gains anything is not known itself")
 
 
 def alike(test: Alike, evidence: Evidence) -> list[Finding]:
@@ -48,15 +45,17 @@ def alike(test: Alike, evidence: Evidence) -> list[Finding]:
             continue
         found = paired_differences([sample.paired(a, b) for a, b in pairs])
         rows = _of_several_seeds([(*pair, d) for pair, d in zip(pairs, found, strict=True)])
-        within = test.margin * sample.dense_advantage
+        within = test.margin * sample.dense_gain
         a, b, farthest = _farthest(rows, within)
         ours = (
             f"at {amount(sample)}, farthest apart: {a} minus {b} {words(sample.metric, farthest)}; "
-            f"margin {margin(sample.metric, within)}"
+            f"margin {margin(sample.metric, within) if within else 'unknown'}"
         )
         possible = math.comb(len(test.strategies), 2)
         found = [row[-1] for row in rows]
-        verdict = unless_incomplete(_alike(found, within), len(found), possible, "pairs")
+        verdict = unless_incomplete(
+            _alike(found, within) if within else _NO_GAIN, len(found), possible, "pairs"
+        )
         findings.append(_finding(sample.task, ours, found, verdict))
     return findings or nothing(f"two of these strategies at {percent([test.keep])}")
 
@@ -64,9 +63,9 @@ def alike(test: Alike, evidence: Evidence) -> list[Finding]:
 def _alike(found: list[Difference], within: float) -> Judgement:
     if apart := _beyond(found, within):
         return "contradicted", f"{apart} of {len(found)} pairs differ by more than the margin"
-    if all(-within < d.low and d.high < within for d in found):
-        return "supported", "every pair's interval lies within the margin"
-    return "not decidable", "some intervals reach beyond the margin, none surely lies beyond it"
+    if all(d.p_within(within) < LEVEL for d in found):
+        return "supported", "every pair is surely within the margin"
+    return "not decidable", "some pairs may be beyond the margin, none surely is"
 
 
 def _beyond(found: list[Difference], within: float) -> int:
@@ -99,12 +98,14 @@ def no_better(test: NoBetter, evidence: Evidence) -> list[Finding]:
     """Compare two strategies at each amount; no advantage may be significant, nor reach the margin."""
 
     def judge(found: list[Difference], sample: Sample) -> Judgement:
-        within = test.margin * sample.dense_advantage
+        within = test.margin * sample.dense_gain
+        if not within:
+            return _NO_GAIN
         limit = margin(sample.metric, within)
         p = holm([d.p for d in found])
         if any(q < LEVEL and d.mean > 0 for d, q in zip(found, p, strict=True)):
             return "contradicted", "at an amount it is better"
-        if all(d.high < within for d in found):
+        if all(d.p_below(within) < LEVEL for d in found):
             return "supported", f"at no amount can it be better by {limit}"
         return "not decidable", f"at an amount it may be better by more than {limit}"
 
@@ -170,15 +171,16 @@ def plateau(test: Plateau, evidence: Evidence) -> list[Finding]:
 def _plateau(found: list[Difference], within: float) -> Judgement:
     if _beyond(found, within):
         return "contradicted", "a strategy is off the majority class by more than the margin"
-    if all(-within < d.low and d.high < within for d in found):
+    if all(d.p_within(within) < LEVEL for d in found):
         return "supported", "every strategy is at the majority class"
-    return "not decidable", "some intervals reach beyond the margin around the majority class"
+    return "not decidable", "some strategies may be beyond the margin around the majority class"
 
 
 def share(test: Share, evidence: Evidence) -> list[Finding]:
     """Estimate the share of the dense model's gain over the baseline that a strategy retains.
 
-    The interval is a percentile bootstrap's of the ratio; the baseline is taken as known.
+    The interval holds the shares r for which that of (baseline - own) - r (baseline - dense) holds 0
+    (Fieller 1954); the baseline is taken as known.
     """
     findings = []
     for of_task in by_task([s for s in evidence.samples if s.keep <= test.keep_at_most]):
@@ -186,23 +188,37 @@ def share(test: Share, evidence: Evidence) -> list[Finding]:
         if not complete:
             continue
         sample = max(complete, key=lambda s: s.keep)
-        if sample.dense_advantage <= 0:
+        own, dense = gains = sample.baseline - sample.stack([test.strategy, DENSE])
+        whole = difference(gains, [0, 1])
+        if whole.mean <= 0:
             continue  # nothing gained, nothing to retain
-        losses = sample.stack([test.strategy, DENSE])
-        own, dense = losses.mean(axis=(1, 2))
-        drawn = bootstrap_means(losses)
-        tails = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
-        gains, retained = sample.baseline - drawn, (sample.baseline - own) / (sample.baseline - dense)
-        ours = f"{test.strategy} at {percent([sample.keep])}: {retained:.0%}"
-        judgement: Judgement = ("not decidable", "whether the dense model gains anything is not known itself")
-        if np.quantile(gains[1], tails[0]) > 0:
-            shares = np.divide(gains[0], gains[1], out=np.full_like(gains[0], np.nan), where=gains[1] > 0)
-            low, high = np.nanquantile(shares, tails)
+        ours = f"{test.strategy} at {percent([sample.keep])}: {own.mean() / dense.mean():.0%}"
+        judgement = _NO_GAIN
+        if whole.low > 0:
+            low, high = _ratio(gains)
             ours += f" [{low:.0%}, {high:.0%}]"
             judgement = _share(low, high, test.share)
-        _, seeds, examples = losses.shape
-        findings.append(finding(sample.task, ours, seeds, judgement, examples))
+        findings.append(finding(sample.task, ours, whole.seeds, judgement, whole.examples))
     return findings or nothing(f"{test.strategy} at {percent([test.keep_at_most])} or less")
+
+
+def _ratio(gains: Array) -> tuple[float, float]:
+    """Ends of the interval of the first mean over the second, which is surely positive."""
+    middle = gains[0].mean() / gains[1].mean()
+
+    def end(outwards: int) -> float:
+        def past(ratio: float) -> float:
+            rest = difference(gains, [1, -ratio])
+            return rest.high if outwards > 0 else -rest.low
+
+        if past(middle) <= 0:  # nothing varies
+            return float(middle)
+        step = 1.0
+        while past(middle + outwards * step) > 0:
+            step *= 2
+        return float(optimize.brentq(past, middle, middle + outwards * step))
+
+    return end(-1), end(1)
 
 
 def _share(low: float, high: float, claimed: float) -> Judgement:

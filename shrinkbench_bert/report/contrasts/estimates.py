@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from shrinkbench_bert.analysis.complete import complete_part
 from shrinkbench_bert.analysis.losses import DENSE, Sample
-from shrinkbench_bert.analysis.paired import LEVEL, Difference, difference, holm, paired_differences
+from shrinkbench_bert.analysis.paired import LEVEL, Difference, holm, paired_differences
 from shrinkbench_bert.report.contrasts.contrast import Contrast
 
 Array = NDArray[np.float64]
@@ -36,19 +36,17 @@ class Estimate:
     """Of the mean loss over these amounts."""
     p: float
     """Of `overall`, after Holm's correction for all contrasts of task and metric; 1 with one seed only."""
+    p_none: float
+    """Of `overall` being as large as the margin, likewise after Holm's correction."""
     margin: float
     """In the unit of the loss; 0 if it is not known that the dense model gains anything."""
 
     @property
     def verdict(self) -> Verdict:
-        """What the interval of `overall` says. One seed says nothing of another one."""
-        found = self.overall
-        if found.seeds > 1:
-            if self.p < LEVEL:
-                return "better" if found.mean > 0 else "worse"
-            if -self.margin < found.low and found.high < self.margin:
-                return "no difference"
-        return "inconclusive"
+        """What `overall` says: that there is a difference, that there is none, or nothing."""
+        if self.p < LEVEL:
+            return "better" if self.overall.mean > 0 else "worse"
+        return "no difference" if self.p_none < LEVEL else "inconclusive"
 
 
 def estimate(of_task: Sequence[Sample], contrasts: Sequence[Contrast]) -> list[Estimate]:
@@ -66,8 +64,8 @@ def estimate(of_task: Sequence[Sample], contrasts: Sequence[Contrast]) -> list[E
         family = paired_differences([found[i][2][sample.amount] for i in there])
         for i, own in zip(there, family, strict=True):
             by_amount[i][sample.amount] = own
-    adjusted = holm([d.p for d in overall])
-    first, margin = of_task[0], _margin(of_task)
+    first, margin = of_task[0], MARGIN * max(of_task, key=lambda sample: len(sample.losses[DENSE])).dense_gain
+    adjusted, none = holm([d.p for d in overall]), holm([d.p_within(margin) for d in overall])
     return [
         Estimate(
             task=first.task,
@@ -77,9 +75,12 @@ def estimate(of_task: Sequence[Sample], contrasts: Sequence[Contrast]) -> list[E
             by_amount=each,
             overall=whole,
             p=p,
+            p_none=p_none,
             margin=margin,
         )
-        for (c, pairs, _), each, whole, p in zip(found, by_amount, overall, adjusted, strict=True)
+        for (c, pairs, _), each, whole, p, p_none in zip(
+            found, by_amount, overall, adjusted, none, strict=True
+        )
     ]
 
 
@@ -101,9 +102,3 @@ def _advantages(of_task: Sequence[Sample], contrast: Contrast) -> tuple[int, dic
         )
         for s in (of_task[j] for j in amounts)
     }
-
-
-def _margin(of_task: Sequence[Sample]) -> float:
-    most = max(of_task, key=lambda sample: len(sample.losses[DENSE]))
-    gain = difference(most.baseline - most.stack([DENSE]), [1])
-    return MARGIN * gain.mean if gain.low > 0 else 0.0

@@ -53,9 +53,10 @@ def how_to_read() -> str:
         "mean over its pairs and amounts, positive if the ingredient helps. Intervals are by a paired "
         "bootstrap over examples, and over seeds where there are several, and by Student's t. Better, worse: "
         f"p < {LEVEL}, by variances over seeds that the contrasts moderate among themselves, after Holm's "
-        "correction for the contrasts of one task by one metric. No difference: the interval lies within "
-        f"± {100 * MARGIN:.0f} % of what the dense model gains over the baseline; at one amount it may "
-        "differ all the same. All else is inconclusive."
+        "correction for the contrasts of one task by one metric. No difference: by the same variances and "
+        f"correction, surely within ± {100 * MARGIN:.0f} % of what the dense model gains over the baseline; "
+        "at one amount it may differ all the same. All else is inconclusive, though its interval may lie "
+        "within that margin, or away from 0."
     )
 
 
