@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -129,6 +130,17 @@ def load_task(
     return TaskData(task, train, held_out, validation, pad_token_id=0 if pad is None else pad)
 
 
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    disabled = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not disabled:
+            datasets.enable_progress_bars()
+
+
 def _load(task: Task, source: str) -> tuple[Split, Split]:
     where = f"source {source!r}, task {task.name!r}"
     path = mini_glue.materialise() if source == "mini-glue" else Path(source)
@@ -137,8 +149,7 @@ def _load(task: Task, source: str) -> tuple[Split, Split]:
         raise UserError(f"{where}: no such folder (accepted: a hub id, a folder, or mini-glue)")
     if not local and not hub_reachable():
         where += " (the hub cannot be reached, looked for a local copy; a folder or mini-glue needs no hub)"
-    datasets.disable_progress_bars()
-    with TemporaryDirectory() as scratch:
+    with TemporaryDirectory() as scratch, _without_progress_bars():
         try:
             # The library caches a folder by its name, whatever lies in it now: give it a new cache.
             raw = datasets.load_dataset(

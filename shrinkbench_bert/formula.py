@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from shrinkbench_bert.errors import UserError
-from shrinkbench_bert.strategy import PLUGIN_FILE, Strategy
+from shrinkbench_bert.strategy import PLUGIN_FILE, PLUGIN_SOURCES, Strategy
 
 _OURS = __name__.partition(".")[0]
 _EVERYTHING = "*"
@@ -33,14 +33,17 @@ def formula_digest(cls: type[Strategy]) -> str:
 
 def _code_of(cls: type) -> str:
     """The class, and what it uses of its own module and of those beside it, as code."""
-    used = [(cls.__module__, cls.__name__)]
+    names = _names_of(cls.__module__)
+    is_plain = any(isinstance(s, ast.ClassDef) for s in names.defined.get(cls.__name__, ()))
+    # A class of a function, a loop or `type()` may be made of anything in its module.
+    used = [(cls.__module__, cls.__name__ if is_plain else _EVERYTHING)]
     found: dict[tuple[str, str], list[ast.stmt]] = {}
     while used:
         module, name = place = used.pop()
         if place in found:
             continue
         names = _names_of(module)
-        found[place] = names.defined.get(name, [])
+        found[place] = names.body if name == _EVERYTHING else names.defined.get(name, [])
         for node in (node for statement in found[place] for node in ast.walk(statement)):
             if isinstance(node, ast.Name):
                 used.append((module, node.id))
@@ -48,7 +51,7 @@ def _code_of(cls: type) -> str:
                 used += [source for _, source in _imports(node, module)]
         used += names.imported.get(name, [])
         if name == _EVERYTHING:
-            used += [(module, each) for each in (*names.defined, *names.imported)]
+            used += [(module, each) for each in names.imported]
         elif not found[place]:
             used += [(source, name) for source, _ in names.imported.get(_EVERYTHING, [])]
     # The name of a file's module depends on where it lies: it comes first, whatever it is.
@@ -60,6 +63,8 @@ def _code_of(cls: type) -> str:
 class _Names:
     """What a module defines, and what it imports of modules beside it, by name."""
 
+    body: list[ast.stmt] = field(default_factory=list)
+    """All but imports and docstring."""
     defined: dict[str, list[ast.stmt]] = field(default_factory=dict)
     imported: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     """Modules and names there; `_EVERYTHING` is all of a module."""
@@ -72,13 +77,16 @@ def _names_of(module: str) -> _Names:
         if isinstance(statement, ast.Import | ast.ImportFrom):
             for name, source in _imports(statement, module):
                 names.imported.setdefault(name, []).append(source)
-        else:
+        elif not isinstance(statement, ast.Expr) or not isinstance(statement.value, ast.Constant):
+            names.body.append(statement)
             for name in _defines(statement):
                 names.defined.setdefault(name, []).append(statement)
     return names
 
 
 def _source(module: str) -> str:
+    if module in PLUGIN_SOURCES:
+        return PLUGIN_SOURCES[module]
     if module in sys.modules:
         try:
             return inspect.getsource(sys.modules[module])

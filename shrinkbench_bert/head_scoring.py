@@ -124,6 +124,13 @@ def heads_to_remove(
     return chosen
 
 
+def heads_removed(fraction: float, total: Sequence[int], scope: HeadScope) -> int:
+    """Count the heads that `heads_to_remove` takes in all. Arguments as there."""
+    if scope == "global":
+        return _count(fraction, sum(total))
+    return sum(_count(fraction, heads) for heads in total)
+
+
 def _count(fraction: float, total: int) -> int:
     return math.floor(fraction * total + 0.5)
 
@@ -163,13 +170,17 @@ class _Scorer:
         if observed is not None and Need.GRADIENT in self.strategy.needs:
             shown["gradient"] = observed.gradients[layer]
         random = generator(self.seed, "score", self.name, layer)
-        heads = len(self.layers[layer].kept)
+        heads, weights = len(self.layers[layer].kept), self.weights[layer]
+        tensors = [weights.query, weights.key, weights.value, weights.output, *shown.values()]
+        versions = [tensor._version for tensor in tensors]
         try:
-            value = self.strategy.score(HeadSignal(layer, self.weights[layer], random, **shown))
+            value = self.strategy.score(HeadSignal(layer, weights, random, **shown))
         except UserError as error:
             raise UserError(f"strategy {self.name!r}: {error}") from error
         except Exception as error:
             raise UserError(f"{where} raised {type(error).__name__}: {error}") from error
+        if versions != [tensor._version for tensor in tensors]:
+            raise UserError(f"{where} changes a signal in place; copy it first")
         if not isinstance(value, Tensor) or value.dim() not in (1, 2) or len(value) != heads:
             found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise UserError(f"{where} returned {found}, expected a tensor of shape ({heads},)")
@@ -178,7 +189,13 @@ class _Scorer:
     def finish(self) -> HeadScores:
         if self.sums is None:
             raise UserError(f"strategy {self.name!r} needs data, and there were no batches: give some")
-        scores = self.strategy.overall([total / self.sequences for total in self.sums])
+        where = f"strategy {self.name!r}: overall()"
+        try:
+            scores = list(self.strategy.overall([total / self.sequences for total in self.sums]))
+        except Exception as error:
+            raise UserError(f"{where} raised {type(error).__name__}: {error}") from error
+        if len(scores) != len(self.layers) or not all(isinstance(values, Tensor) for values in scores):
+            raise UserError(f"{where} returned no list of {len(self.layers)} tensors, one for each layer")
         found: HeadScores = {}
         for layer, values in zip(self.layers, scores, strict=True):
             if values.shape != (len(layer.kept),) or not torch.isfinite(values).all():

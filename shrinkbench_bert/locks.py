@@ -6,6 +6,7 @@ provenance, and written atomically. The kernel lets go of a lock when its proces
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -17,9 +18,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
+from shrinkbench_bert.errors import UserError
 from shrinkbench_bert.grid import Cell
 from shrinkbench_bert.store import ResultStore, remove_leftovers
 
@@ -57,7 +59,7 @@ def hold(path: Path, *, wait: bool, guards: Iterable[Path] = ()) -> Iterator[boo
     `guards` are the files that only its holder writes: if one was killed, its half-written ones go.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path, timeout=0)
+    lock = _lock(path)
     try:
         while not _taken(lock, path, guards) and wait:
             time.sleep(_POLL)
@@ -70,7 +72,12 @@ def hold(path: Path, *, wait: bool, guards: Iterable[Path] = ()) -> Iterator[boo
                 lock.release()
 
 
-def _taken(lock: FileLock, path: Path, guards: Iterable[Path]) -> bool:
+def _lock(path: Path) -> BaseFileLock:
+    # A lock that is a mere file would be taken from a living process by one that finds it old.
+    return FileLock(path, timeout=0, fallback_to_soft=False)
+
+
+def _taken(lock: BaseFileLock, path: Path, guards: Iterable[Path]) -> bool:
     """Take a lock if it is free, say whose it is, and remove what its last holder left half-written."""
     with _ctrl_c_waits():
         left_behind = path.exists()
@@ -78,6 +85,13 @@ def _taken(lock: FileLock, path: Path, guards: Iterable[Path]) -> bool:
             lock.acquire()
         except Timeout:
             return False
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+            raise UserError(
+                f"results {str(path.parent)!r}: its file system has no locks ({error.strerror}); put the "
+                "results on one that supports flock"
+            ) from error
         owner = Owner(host=socket.gethostname(), pid=os.getpid(), since=datetime.now(UTC))
         path.write_text(owner.model_dump_json())
         for guarded in guards if left_behind else ():
@@ -107,7 +121,7 @@ def owner(path: Path) -> Owner | None:
     if not path.exists():
         return None
     try:
-        with FileLock(path, timeout=0):
+        with _lock(path):
             return None
     except Timeout:
         pass

@@ -133,7 +133,8 @@ class AppliedMasks:
             if (bits.device, bits.itemsize) != (parameter.device, parameter.itemsize):  # the model was moved
                 bits = self.bits[i] = bits.to(parameter.device, _INTEGERS[parameter.itemsize])
             # Not multiplied: 0 * inf would be NaN. And a third of masked_fill's time on a CPU.
-            parameter.view(bits.dtype).bitwise_and_(bits)
+            # Through `.data`: autograd allows another forward before backward then; only steps move weights.
+            parameter.data.view(bits.dtype).bitwise_and_(bits)
 
     def remove(self) -> None:
         """Let go of the model; its pruned weights are 0.0 now and free to move from here on."""

@@ -78,7 +78,7 @@ def is_local(name_or_path: str) -> bool:
 
 @contextmanager
 def _one_clear_error(name_or_path: str) -> Iterator[None]:
-    verbosity = transformers_logging.get_verbosity()
+    verbosity, has_bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     online = True
@@ -96,6 +96,8 @@ def _one_clear_error(name_or_path: str) -> Iterator[None]:
         raise UserError(f"model {name_or_path!r}: {reason} ({_ACCEPTED})") from error
     finally:
         transformers_logging.set_verbosity(verbosity)
+        if has_bar:
+            transformers_logging.enable_progress_bar()
 
 
 def load_config(name_or_path: str, task: str | Task, *, layers: int | None = None) -> PretrainedConfig:
@@ -204,7 +206,7 @@ def positions(model: PreTrainedModel) -> int:
     other ways, whose Linears read no tokens.
     """
     base: Any = model.base_model
-    table = getattr(base.embeddings, "position_embeddings", None)
+    table = getattr(getattr(base, "embeddings", None), "position_embeddings", None)
     if not isinstance(table, nn.Embedding):
         raise UserError(f"a {type(model).__name__} learns no table of absolute positions, as BERT does")
     # RoBERTa counts positions from behind its padding index.
@@ -316,7 +318,12 @@ def checkpoint_digest(name_or_path: str, task: str | Task, *, layers: int | None
     Those are configuration and tokenizer, byte by byte. `minilm` and the hub's checkpoints are known by their
     weights; a hub's other files are not followed. Raises UserError as `load_model` does.
     """
-    weights = weights_digest(load_model(name_or_path, task, layers=layers))
+    return loaded_digest(load_model(name_or_path, task, layers=layers), name_or_path)
+
+
+def loaded_digest(model: PreTrainedModel, name_or_path: str) -> str:
+    """Digest a checkpoint that has just been loaded, as `checkpoint_digest` does."""
+    weights = weights_digest(model)
     folder = Path(name_or_path)
     if name_or_path == "minilm" or not folder.is_dir():
         return weights

@@ -43,15 +43,17 @@ def _processor() -> str:
 
 @cache
 def _git_revision() -> str | None:
-    """The harness's own revision, with `-dirty` for uncommitted changes; None outside a checkout."""
+    """The harness's own revision, with `-dirty` for uncommitted changes; None outside a checkout of it."""
     try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        # Installed below a checkout of something else, it is no part of that.
+        _git("ls-files", "--error-unmatch", Path(__file__).name)
+        return _git("describe", "--always", "--dirty", "--abbrev=12")
     except (OSError, subprocess.CalledProcessError):
         return None
-    return described.stdout.strip()
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(
+        ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()

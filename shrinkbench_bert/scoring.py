@@ -249,15 +249,20 @@ def _add(scorers: Sequence[_Scorer], name: str, signal: Signals) -> None:
 
 
 def _finished(strategy_name: str, strategy: Strategy, sums: Scores) -> Scores:
-    scores = {name: strategy.finish(total) for name, total in sums.items()}
-    for name, value in scores.items():
+    scores: Scores = {}
+    for name, total in sums.items():
         where = f"strategy {strategy_name!r}: the score of {name!r}"
-        expected = sums[name].shape[1:] if strategy.terms > 1 else sums[name].shape
-        if value.shape != expected:
-            found = tuple(value.shape)
-            raise UserError(f"{where}, made by finish(), has shape {found}, expected {tuple(expected)}")
+        try:
+            value = strategy.finish(total)
+        except Exception as error:
+            raise UserError(f"{where}: finish() raised {type(error).__name__}: {error}") from error
+        expected = tuple(total.shape[1:] if strategy.terms > 1 else total.shape)
+        if not isinstance(value, Tensor) or value.shape != expected:
+            found = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise UserError(f"{where}, made by finish(), has {found}, expected {expected}")
         if torch.isnan(value).any():
             raise UserError(f"{where} is NaN; does its formula divide by 0, or take a root or a logarithm?")
+        scores[name] = value if value.is_floating_point() else value.to(total.dtype)
     return scores
 
 

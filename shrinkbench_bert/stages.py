@@ -16,6 +16,8 @@ from transformers import PreTrainedModel
 from shrinkbench_bert.cost import MultiplyAdds, count_multiply_adds
 from shrinkbench_bert.data import Batch, TaskData, load_task, training_batches
 from shrinkbench_bert.device import resolve_device
+from shrinkbench_bert.errors import UserError
+from shrinkbench_bert.fingerprints import fingerprints
 from shrinkbench_bert.grid import Cell
 from shrinkbench_bert.head_scoring import HeadScores, score_heads
 from shrinkbench_bert.heads import attention_layers
@@ -23,6 +25,7 @@ from shrinkbench_bert.masks import Masks, apply_masks, keep_after, make_masks
 from shrinkbench_bert.models import (
     load_model,
     load_tokenizer,
+    loaded_digest,
     positions,
     prunable_parameters,
     set_dropout,
@@ -124,7 +127,7 @@ class Stages:
         """The task's examples, tokenised."""
         recipe = self.cell.recipe
         with self.stage("data"):
-            return load_task(
+            data = load_task(
                 self.cell.task,
                 self.cell.source,
                 tokenizer=load_tokenizer(self.cell.model),
@@ -133,15 +136,25 @@ class Stages:
                 holdout=recipe.holdout,
                 max_length=min(recipe.max_length, positions(self.model)),
             )
+        self._check_unchanged("source", self.cell.source, data.fingerprint, fingerprints(self.cell).data)
+        return data
 
     @cached_property
     def model(self) -> PreTrainedModel:
         """The one model in memory; `load` puts the weights that a stage wants into it."""
         cell = self.cell
         model = load_model(cell.model, cell.task, seed=cell.seed, layers=cell.layers)
+        found = loaded_digest(model, cell.model)
+        self._check_unchanged("model", cell.model, found, fingerprints(cell).model)
         if cell.recipe.dropout is not None:
             set_dropout(model, cell.recipe.dropout)
         return model.to(device=self.device)  # type: ignore[call-arg]
+
+    @staticmethod
+    def _check_unchanged(field: str, name: str, found: str, taken: str) -> None:
+        """Results carry the fingerprint that this process took first: they must be of that."""
+        if found != taken:
+            raise UserError(f"{field} {name!r} has changed since this process first read it: start it again")
 
     @cached_property
     def initial(self) -> dict[str, Tensor]:

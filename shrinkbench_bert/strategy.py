@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import inspect
 import pkgutil
+import re
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -17,16 +18,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, get_args
 
 from shrinkbench_bert.errors import UserError, unknown
+from shrinkbench_bert.protocol import Protocol
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
-
-    from shrinkbench_bert.protocol import Protocol
 
 At = Literal["dense", "initial"]
 Scope = Literal["layer", "global", "2:4", "heads"]
 PLUGIN_FILE = "shrinkbench_bert_plugin_"
 """How the names of modules begin that are plugins of one file."""
+PLUGIN_SOURCES: dict[str, str] = {}
+"""Their code by name, as it was loaded: the file may be edited since."""
 
 
 class Need(Flag):
@@ -66,7 +68,7 @@ class Signal:
         self.weight = weight
         """The parameter: (out, in) for a weight, (out,) for a bias."""
         self.generator = generator
-        """A CPU generator seeded by the cell, the strategy and the parameter."""
+        """A CPU generator seeded by seed, strategy and parameter: each batch sees the same numbers."""
         self._gradient = gradient
         self._activation = activation
         self._squared_input = squared_input
@@ -141,7 +143,7 @@ class HeadSignal:
         self.weights = weights
         """Each head's slices of the four projections."""
         self.generator = generator
-        """A CPU generator seeded by the cell, the strategy and the layer."""
+        """A CPU generator seeded by seed, strategy and layer: each batch sees the same numbers."""
         self._attendable = attendable
         self._attention = attention
         self._gradient = gradient
@@ -280,6 +282,16 @@ def register_strategy(cls: S) -> S:
             f"strategy {cls.__name__!r} of {cls.__module__} has the name of one in {known.__module__}: "
             "give it another name"
         )
+    if not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", cls.__name__):
+        raise UserError(
+            f"strategy {cls.__name__!r}: files are named by it: begin with a letter, and go on with letters, "
+            "digits and '_'"
+        )
+    if cls.__module__ == ABC.__module__:
+        raise UserError(
+            f"strategy {cls.__name__!r}: made by type(), it has lost its module, where its code is looked for: "
+            'add "__module__": __name__ to its attributes'
+        )
     if getattr(cls, "scope", None) not in get_args(Scope):
         raise UserError(
             f"strategy {cls.__name__!r}: derive it from LayerStrategy or GlobalStrategy, or, for attention "
@@ -309,6 +321,12 @@ def register_strategy(cls: S) -> S:
             f"strategy {cls.__name__!r}: terms = {cls.terms!r}: 1 is accepted, or more with a "
             "finish(self, total) that makes one score of them"
         )
+    for field, value in Protocol():
+        if field != "name" and getattr(cls, field, value) != value:
+            raise UserError(
+                f"strategy {cls.__name__!r}: {field} = {getattr(cls, field)!r}: the protocol's {field} takes "
+                f"its place, so give it the protocol's default, {value!r}, or another name"
+            )
     if inspect.isabstract(cls):
         raise UserError(f"strategy {cls.__name__!r}: define score(self, s)")
     try:
@@ -367,14 +385,20 @@ def _import_file(path: Path) -> None:
             f"plugin {str(path)!r}: no such Python file (in a grid, a path is relative to the grid's file)"
         )
     name = f"{PLUGIN_FILE}{hashlib.sha256(str(path).encode()).hexdigest()[:12]}_{path.stem}"
+    source = path.read_text(encoding="utf-8")
     if name in sys.modules:
+        if PLUGIN_SOURCES[name] != source:
+            raise UserError(
+                f"plugin {str(path)!r} was edited since this process loaded it: start Python again to use it "
+                "as it is now"
+            )
         return
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None  # it is a file that ends in .py
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     # `inspect.getsource` finds a class through sys.modules.
-    sys.modules[name] = module
+    sys.modules[name], PLUGIN_SOURCES[name] = module, source
     known = set(_REGISTRY)
     try:
         spec.loader.exec_module(module)
@@ -383,7 +407,7 @@ def _import_file(path: Path) -> None:
                 f"plugin {str(path)!r} registers no strategy: put @register_strategy above its classes"
             )
     except BaseException:
-        del sys.modules[name]
+        del sys.modules[name], PLUGIN_SOURCES[name]
         for strategy in [key for key, cls in _REGISTRY.items() if cls.__module__ == name]:
             del _REGISTRY[strategy]
         raise

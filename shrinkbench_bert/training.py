@@ -123,11 +123,12 @@ def _without_denormals() -> Iterator[None]:
 
     There they are added to an epsilon of 1e-8, so that no weight depends on them.
     """
+    flushed = bool(torch.tensor(1e-39) * 1 == 0)
     torch.set_flush_denormal(True)
     try:
         yield
     finally:
-        torch.set_flush_denormal(False)
+        torch.set_flush_denormal(flushed)
 
 
 def _one_epoch(

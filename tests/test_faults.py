@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import random
 import re
@@ -18,6 +20,7 @@ import torch
 from safetensors import safe_open
 from tiny_grid import CELLS, Contents, contents, forked, litter, logged, printed, running, write_grid
 
+from shrinkbench_bert import UserError
 from shrinkbench_bert.locks import hold
 from shrinkbench_bert.tensor_file import TensorFile, read_tensors, write_tensors
 
@@ -120,6 +123,18 @@ class TestStopped:
         assert stored.items() <= contents(undisturbed).items()
         assert litter(results / "tiny") == []
         assert finish(grid, results) == contents(undisturbed)
+
+    def test_a_file_system_without_locks_is_refused(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A mere file in the place of a lock would be broken by whoever finds it old."""
+
+        def absent(*_: object) -> None:
+            raise OSError(errno.ENOSYS, "Function not implemented")
+
+        monkeypatch.setattr(fcntl, "flock", absent)
+        with pytest.raises(UserError, match="its file system has no locks"), hold(tmp_path / "a", wait=True):
+            pytest.fail("it holds no lock")
 
     @pytest.mark.parametrize("step", ["write_text", "unlink"])
     def test_ctrl_c_beside_a_lock_leaves_no_file(

@@ -529,6 +529,8 @@ def test_several_terms_are_never_cut_into_rows(make_model, make_batches, own_reg
     [
         (lambda total: total.sum(), r"'Finishing': the score of '.*', made by finish\(\), has shape \(\)"),
         (lambda total: total * math.nan, r"'Finishing': the score of '.*' is NaN"),
+        (lambda total: None, r"made by finish\(\), has NoneType, expected \(16, 16\)"),
+        (lambda total: 1 / 0, r"finish\(\) raised ZeroDivisionError: division by zero"),
     ],
 )
 def test_what_finish_may_not_return(make_model, make_batches, own_registry, finished, message: str):
@@ -544,6 +546,22 @@ def test_what_finish_may_not_return(make_model, make_batches, own_registry, fini
 
     with pytest.raises(UserError, match=message):
         score(make_model(), [], ["Finishing"], task="sst2")
+
+
+def test_finish_may_give_ranks_or_truth_values(make_model, own_registry):
+    @register_strategy
+    class Counting(LayerStrategy):
+        """Which weights are above the median."""
+
+        def score(self, s: Signal) -> Tensor:
+            return s.weight.abs()
+
+        def finish(self, total: Tensor) -> Tensor:
+            return total > total.median()
+
+    scores = score(make_model(), [], ["Counting"], task="sst2")["Counting"]
+    assert {value.dtype for value in scores.values()} == {torch.float32}
+    assert {v for value in scores.values() for v in value.unique().tolist()} == {0.0, 1.0}
 
 
 def test_a_signal_is_measured_only_if_a_strategy_asks_for_it(make_model, make_batches):

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from shrinkbench_bert import UserError, get_strategy, strategy, strategy_names
 from shrinkbench_bert import formula as formula_module
-from shrinkbench_bert import get_strategy, strategy, strategy_names
 from shrinkbench_bert.formula import formula_digest
 from shrinkbench_bert.strategy import load_plugin
 
@@ -177,6 +177,61 @@ def test_an_attribute_set_after_the_class_counts(tmp_path: Path):
         for name, power in (("one", 1), ("same", 1), ("other", 2))
     )
     assert one == same != other
+
+
+FACTORY = """
+def named(name, power):
+    class P(LayerStrategy):
+        def score(self, s):
+            return s.weight.abs() ** power{0}
+    P.__name__ = P.__qualname__ = name
+    return register_strategy(P)
+for power in (1, 2{1}):
+    named(f"Mine{{power}}" if power > 1 else "Mine", power)
+"""
+TYPE = """
+class Base(LayerStrategy):
+    def score(self, s):
+        return self.power * s.weight{0}
+for power in (1, 2{1}):
+    own = {{"power": power / 2, "__module__": __name__}}
+    register_strategy(type(f"Mine{{power}}" if power > 1 else "Mine", (Base,), own))
+"""
+WITHIN = """
+if LayerStrategy:
+    @register_strategy
+    class Mine(LayerStrategy):
+        def score(self, s):
+            return s.weight{0}
+SIZES = 1, 2{1}
+"""
+
+
+@pytest.mark.parametrize("module", [FACTORY, TYPE, WITHIN], ids=["of a function", "of type()", "in an if"])
+def test_a_class_that_is_no_statement_of_its_module_is_as_good_as_another(tmp_path: Path, module: str):
+    def digest(folder: str, *parts: str) -> str:
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "own.py").write_text('"""A sweep."""\n' + HEAD + module.format(*parts))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(strategy, "_REGISTRY", dict(strategy._REGISTRY))
+            load_plugin("own.py", tmp_path / folder)
+            return formula_digest(get_strategy("Mine"))
+
+    one = digest("one", "", "")
+    assert digest("same", "", "") == one != digest("other", " + 1", "")
+    assert digest("more", "", ", 3") != one  # it may be made of anything in its module
+
+
+def test_a_class_without_a_module_is_refused(tmp_path: Path):
+    """Its metaclass gives it its own; the code would not be found."""
+    (tmp_path / "own.py").write_text(HEAD + TYPE.format("", "").replace(', "__module__": __name__', ""))
+    with pytest.raises(UserError, match=r"'Mine': made by type\(\).*__module__"):
+        load_plugin("own.py", tmp_path)
+
+
+def test_no_formula_is_empty():
+    for name in strategy_names():
+        assert formula_module._code_of(get_strategy(name)), name
 
 
 def package_digest(monkeypatch: pytest.MonkeyPatch, folder: Path, files: dict[str, str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,7 +28,7 @@ from shrinkbench_bert import (
     score_heads,
     strategy_names,
 )
-from shrinkbench_bert.head_scoring import choose_heads, heads_to_remove
+from shrinkbench_bert.head_scoring import choose_heads, heads_removed, heads_to_remove
 from shrinkbench_bert.heads import attention_layers
 from shrinkbench_bert.strategy import HeadWeights
 
@@ -282,6 +283,46 @@ class TestBadInput:
         with pytest.raises(UserError, match=r"heads = .*\[0, 1\)"):
             heads_to_remove({(0, 0): 1.0}, [1], fraction, "global")
 
+    @pytest.mark.parametrize("signal", ["attention", "weights.output"])
+    def test_a_signal_that_is_changed(self, model, batches, own_registry, signal: str):
+        """It is the other strategies', and the model's."""
+
+        @register_strategy
+        class Careless(HeadStrategy):
+            """Changes what it is shown."""
+
+            needs = Need.ATTENTION
+
+            def score(self, s: HeadSignal) -> Tensor:
+                operator.attrgetter(signal)(s).abs_()
+                return torch.ones(len(s.weights.query))
+
+        with pytest.raises(UserError, match=r"'Careless': score\(\) of layer 0 changes a signal in place"):
+            score_heads(model, batches, ["Careless"], task="sst2")
+
+    @pytest.mark.parametrize(
+        ("overall", "message"),
+        [
+            (lambda scores: None, "raised TypeError"),
+            (lambda scores: scores[1:], "returned no list of 2 tensors, one for each layer"),
+            (lambda scores: [float(s.sum()) for s in scores], "returned no list of 2 tensors"),
+        ],
+        ids=["nothing", "a layer too few", "numbers"],
+    )
+    def test_a_wrong_overall(self, model, batches, own_registry, overall: Any, message: str):
+        @register_strategy
+        class Overall(HeadStrategy):
+            """Ends badly."""
+
+            def score(self, s: HeadSignal) -> Tensor:
+                return torch.ones(len(s.weights.query))
+
+            def overall(self, scores: list[Tensor]) -> list[Tensor]:
+                return overall(scores)
+
+        with pytest.raises(UserError, match=rf"strategy 'Overall': overall\(\) {message}"):
+            score_heads(model, batches, ["Overall"], task="sst2")
+
     def test_a_scope(self):
         with pytest.raises(UserError, match="unknown head_scope 'both'"):
             heads_to_remove({(0, 0): 1.0}, [1], 0.5, "both")  # type: ignore[arg-type]
@@ -309,4 +350,4 @@ class TestTheChoice:
             for r in range(1, rounds + 1):
                 chosen = heads_to_remove(left, total, fraction * r / rounds, scope)  # type: ignore[arg-type]
                 left = {place: s for place, s in left.items() if place[1] not in chosen.get(place[0], [])}
-            assert 72 - len(left) == n
+            assert 72 - len(left) == n == heads_removed(fraction, total, scope)  # type: ignore[arg-type]

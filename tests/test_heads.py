@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from transformers import GPT2Config, GPT2ForSequenceClassification, PreTrainedModel
+from transformers import (
+    BertForNextSentencePrediction,
+    BertModel,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    PreTrainedModel,
+)
 
 from shrinkbench_bert import (
     UserError,
@@ -299,6 +306,32 @@ class TestStored:
         remove_heads(model, {1: [0]})
         save_pruned(model, tmp_path)
         assert type(load_pruned(tmp_path)) is type(model)
+
+    def test_with_the_last_head_gone_a_model_can_be_pickled(self, make) -> None:
+        """By its owner: the project itself reads no pickle."""
+        model = make()
+        remove_heads(model, {1: range(HEADS)})
+        again = pickle.loads(pickle.dumps(model))
+        assert torch.equal(logits(again), logits(model))
+
+    @pytest.mark.parametrize(
+        ("spoil", "message"),
+        [
+            (lambda m: BertForNextSentencePrediction(m.config), "unknown architecture 'BertForNextSentence"),
+            (
+                lambda m: BertModel(m.config, add_pooling_layer=False),
+                r"BertModel has no 'pooler\.dense\.bias'",
+            ),
+            (lambda m: m.classifier.half() and m, "parameters of float16 and float32; give it one dtype"),
+        ],
+        ids=["class", "left out", "dtypes"],
+    )
+    def test_what_could_not_be_loaded_again_is_not_stored(
+        self, make, tmp_path: Path, spoil: Any, message: str
+    ) -> None:
+        with pytest.raises(UserError, match=message):
+            save_pruned(spoil(make()), tmp_path / "pruned")
+        assert not (tmp_path / "pruned").exists()
 
     def test_the_plain_loader_refuses_it_instead_of_filling_it_with_noise(self, make, tmp_path: Path) -> None:
         from shrinkbench_bert import load_model

@@ -387,6 +387,23 @@ def test_a_deep_copy_has_masks_of_its_own():
     assert torch.equal(model.inner.weight, torch.full((4, 5), 2.0))
 
 
+@pytest.mark.parametrize("grad", [True, False], ids=["two forwards", "an evaluation between"])
+def test_a_training_step_may_have_several_forwards(grad: bool):
+    """As in R-Drop, or where a step is evaluated before it is taken: gradients are those without masks."""
+    model, x = Toy(), torch.randn(3, 5)
+    mask = torch.tensor([[1.0, 0.0, 0.0, 1.0, 0.0]]).expand(4, 5)
+    with torch.no_grad():
+        model.inner.weight *= mask
+    plain = copy.deepcopy(model)
+    apply_masks(model, {"inner.weight": mask})
+    for one in (model, plain):
+        first = one(x).sum()
+        with torch.set_grad_enabled(grad):
+            second = one(2 * x).sum()
+        (first + second.detach() if not grad else first + second).backward()
+    assert torch.equal(model.inner.weight.grad, plain.inner.weight.grad)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_masks_stay_when_the_model_changes_its_dtype(dtype: torch.dtype):
     model = Toy()

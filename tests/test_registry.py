@@ -18,6 +18,7 @@ from shrinkbench_bert import (
     register_strategy,
     strategy_names,
 )
+from shrinkbench_bert.formula import _names_of, formula_digest
 from shrinkbench_bert.strategy import load_plugin
 
 pytestmark = pytest.mark.usefixtures("own_registry")
@@ -204,8 +205,37 @@ def test_a_plugin_package_that_is_not_installed(tmp_path: Path):
 
 
 def test_attributes_named_like_a_protocol_field_follow_it(tmp_path: Path):
-    load_plugin(plugin(tmp_path, "Shifted", "    shift = 1.0\n    mine = 2.0\n" + SCORE), tmp_path)
+    load_plugin(plugin(tmp_path, "Shifted", "    shift = 10.0\n    mine = 2.0\n" + SCORE), tmp_path)
     made = get_strategy("Shifted").under(Protocol.named("sound", shift=3.5))
     assert (made.shift, made.mine) == (3.5, 2.0)
-    assert get_strategy("Shifted").shift == 1.0  # the class keeps its default
+    assert get_strategy("Shifted").shift == 10.0  # the class keeps its default
     assert not hasattr(made, "eta")
+
+
+@pytest.mark.parametrize("attribute", ["eta = 0.01", "shift = lambda self: 1", "dropout = property(abs)"])
+def test_a_value_of_its_own_is_not_silently_replaced_by_the_protocols(tmp_path: Path, attribute: str):
+    field = attribute.split()[0]
+    with pytest.raises(
+        UserError, match=f"strategy 'Own': {field} = .*: the protocol's {field} takes its place"
+    ):
+        load_plugin(plugin(tmp_path, "Own", f"    {attribute}\n" + SCORE), tmp_path)
+
+
+def test_a_name_that_names_no_file(tmp_path: Path):
+    with pytest.raises(UserError, match="strategy '_Try': files are named by it"):
+        load_plugin(plugin(tmp_path, "_Try", SCORE), tmp_path)
+
+
+def test_a_plugin_that_was_edited_since_is_not_taken_for_what_it_is_now(tmp_path: Path):
+    """The old code would run, under the name of the new."""
+    load_plugin(plugin(tmp_path, "Mine", SCORE), tmp_path)
+    load_plugin("own.py", tmp_path)
+    before = formula_digest(get_strategy("Mine"))
+    plugin(tmp_path, "Mine", SCORE.replace("s.weight", "-s.weight"))
+    with pytest.raises(
+        UserError, match=r"own\.py' was edited since this process loaded it: start Python again"
+    ):
+        load_plugin("own.py", tmp_path)
+    formula_digest.cache_clear()
+    _names_of.cache_clear()
+    assert formula_digest(get_strategy("Mine")) == before  # what runs is what was loaded

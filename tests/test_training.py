@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,14 @@ from transformers import PreTrainedModel
 from shrinkbench_bert import UserError, load_model, load_task, load_tokenizer, make_masks, training
 from shrinkbench_bert.cost import MultiplyAdds, count_multiply_adds, size
 from shrinkbench_bert.data import Split, TaskData, collate, evaluation_batches, training_batches
-from shrinkbench_bert.grid import Recipe
+from shrinkbench_bert.grid import Grid, Recipe
 from shrinkbench_bert.metrics import baseline, evaluate_predictions
 from shrinkbench_bert.models import prunable_parameters
 from shrinkbench_bert.objective import loss, predict
 from shrinkbench_bert.protocol import Protocol
+from shrinkbench_bert.runner import run_grid
 from shrinkbench_bert.seeding import derive, generator
-from shrinkbench_bert.store import Evaluation
+from shrinkbench_bert.store import Evaluation, Result, ResultStore
 from shrinkbench_bert.tasks import get_task
 from shrinkbench_bert.tensor_file import TensorFile, read_tensors, write_tensors
 from shrinkbench_bert.training import Diverged, evaluate, fine_tune
@@ -680,3 +682,33 @@ def test_rubbish_is_not_used(file: Path):
     assert read_tensors(file, "inputs v1") is None
     file.write_text("{}")
     assert read_tensors(file, "inputs v1") is None
+
+
+def test_data_that_changes_while_a_run_reads_it(
+    tiny_checkpoint: Path, tiny_glue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second seed's cell would carry the fingerprint of what the first one read."""
+    source, save = tmp_path / "glue", ResultStore.save
+    shutil.copytree(tiny_glue, source)
+
+    def save_and_edit(store: ResultStore, result: Result) -> Path:
+        file = source / "sst2" / "validation-00000-of-00001.parquet"
+        table = pd.read_parquet(file)
+        table.assign(label=1 - table["label"]).to_parquet(file, index=False)
+        return save(store, result)
+
+    monkeypatch.setattr(ResultStore, "save", save_and_edit)
+    grid = Grid(
+        name="edited",
+        tasks=["sst2"],
+        source=str(source),
+        model=str(tiny_checkpoint),
+        strategies=["LayerMagWeight"],
+        keep=[0.5],
+        seeds=[0, 1],
+        recipe={"epochs_dense": 1, "epochs_retrain": 1},
+    )
+    store = ResultStore(tmp_path / "results").grid("edited")
+    with pytest.raises(UserError, match="glue' has changed since this process first read it"):
+        run_grid(grid, store)
+    assert [path.name for path in store.paths()] == ["keep-0.5_seed0.json"]

@@ -55,13 +55,15 @@ _AUTO: tuple[Any, ...] = (
 def save_pruned(model: PreTrainedModel, folder: str | Path) -> None:
     """Write `model.safetensors` and a `config.json` whose `removed_heads` says what was removed.
 
-    Raises UserError for an architecture that cannot be cut, or a folder that cannot be written.
+    Raises UserError for what `load_pruned` could not load again (another class or architecture, layers left
+    out, several dtypes), and for a folder that cannot be written.
     """
     folder = Path(folder)
     config = copy.deepcopy(model.config)
-    config.removed_heads = {str(layer): heads for layer, heads in removed_heads(model).items()}
     config.architectures = [type(model).__name__]
     config.dtype = model.dtype
+    _check_can_be_loaded(model, config)
+    config.removed_heads = {str(layer): heads for layer, heads in removed_heads(model).items()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         config.save_pretrained(folder)
@@ -92,11 +94,7 @@ def load_pruned(folder: str | Path) -> PreTrainedModel:
             raise UserError("it has more layers than tensors")
         config = AutoConfig.for_model(fields.pop("model_type"), **fields)
         name = (config.architectures or [""])[0]
-        # Without memory first: a config may ask for any size.
-        with torch.device("meta"):
-            sketch = _build(config, name)
-        remove_heads(sketch, heads)
-        _check_fit(sketch, shapes)
+        _check_fit(_sketch(config, name, heads), shapes)
         with seeded(0, "overwritten"):
             model = _build(config, name)
         remove_heads(model, heads)
@@ -107,6 +105,27 @@ def load_pruned(folder: str | Path) -> PreTrainedModel:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{where}: {type(error).__name__}: {reason}") from error
     return model.eval()
+
+
+def _check_can_be_loaded(model: PreTrainedModel, config: PretrainedConfig) -> None:
+    name = type(model).__name__
+    dtypes = {str(parameter.dtype).removeprefix("torch.") for parameter in model.parameters()}
+    if len(dtypes) > 1:
+        raise UserError(f"{name} has parameters of {' and '.join(sorted(dtypes))}; give it one dtype")
+    sketch = _sketch(config, name, removed_heads(model))
+    _check_fit(sketch, {name: list(tensor.shape) for name, tensor in model.state_dict().items()})
+    if missing := sorted(sketch.state_dict().keys() - model.state_dict().keys()):
+        raise UserError(
+            f"{name} has no {missing[0]!r}, which its class has by itself; it could not be loaded"
+        )
+
+
+def _sketch(config: PretrainedConfig, name: str, heads: dict[int, list[int]]) -> PreTrainedModel:
+    """Build a pruned model without memory: a config may ask for any size."""
+    with torch.device("meta"):
+        sketch = _build(config, name)
+    remove_heads(sketch, heads)
+    return sketch
 
 
 def _read_config(path: Path) -> dict[str, Any]:

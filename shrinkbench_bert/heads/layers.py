@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MethodType
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -73,7 +73,7 @@ class AttentionLayer:
         if hasattr(self.attention, "all_head_size"):
             setattr(self.attention, "all_head_size", len(heads) * self.head_size)  # noqa: B010
         if not heads:
-            self.attention.forward = MethodType(_without_heads, self.attention)
+            self.attention.forward = partial(_without_heads, self.attention)  # a method would not unpickle
 
     def features(self, heads: Sequence[int]) -> Tensor:
         """Where these heads lie in the concatenated context vectors: (len(heads) * head_size,)."""
