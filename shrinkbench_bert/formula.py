@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from shrinkbench_bert.code import code
 from shrinkbench_bert.errors import UserError
 from shrinkbench_bert.strategy import PLUGIN_FILE, PLUGIN_SOURCES, Strategy
 
@@ -56,7 +57,7 @@ def _code_of(cls: type) -> str:
             used += [(source, name) for source, _ in names.imported.get(_EVERYTHING, [])]
     # The name of a file's module depends on where it lies: it comes first, whatever it is.
     order = sorted(found, key=lambda place: (place[0] != cls.__module__, place))
-    return "\n".join(ast.unparse(_without_docstrings(s)) for place in order for s in found[place])
+    return "\n".join(code(s) for place in order for s in found[place])
 
 
 @dataclass
@@ -162,10 +163,3 @@ def _spec(module: str, fact: Literal["origin", "submodule_search_locations"]) ->
         return getattr(importlib.util.find_spec(module), fact, None)
     except (ImportError, AttributeError, ValueError):
         return None
-
-
-def _without_docstrings(tree: ast.stmt) -> ast.stmt:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-    return tree

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
 import importlib.util
@@ -17,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, get_args
 
+from shrinkbench_bert.code import code
 from shrinkbench_bert.errors import UserError, unknown
 from shrinkbench_bert.protocol import Protocol
 
@@ -289,8 +291,8 @@ def register_strategy(cls: S) -> S:
         )
     if cls.__module__ == ABC.__module__:
         raise UserError(
-            f"strategy {cls.__name__!r}: made by type(), it has lost its module, where its code is looked for: "
-            'add "__module__": __name__ to its attributes'
+            f"strategy {cls.__name__!r}: made by type(), it has lost its module, where its code is looked "
+            'for: add "__module__": __name__ to its attributes'
         )
     if getattr(cls, "scope", None) not in get_args(Scope):
         raise UserError(
@@ -387,7 +389,7 @@ def _import_file(path: Path) -> None:
     name = f"{PLUGIN_FILE}{hashlib.sha256(str(path).encode()).hexdigest()[:12]}_{path.stem}"
     source = path.read_text(encoding="utf-8")
     if name in sys.modules:
-        if PLUGIN_SOURCES[name] != source:
+        if code(ast.parse(PLUGIN_SOURCES[name])) != code(ast.parse(source)):
             raise UserError(
                 f"plugin {str(path)!r} was edited since this process loaded it: start Python again to use it "
                 "as it is now"
