@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import copy
 
 
 def code(statement: ast.AST) -> str:
     """Write a module or a statement anew, as code alone."""
+    statement = copy.deepcopy(statement)
     for node in ast.walk(statement):
         if (
             isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)

@@ -12,6 +12,7 @@ import pytest
 
 from shrinkbench_bert import UserError, get_strategy, strategy, strategy_names
 from shrinkbench_bert import formula as formula_module
+from shrinkbench_bert.code import code
 from shrinkbench_bert.formula import formula_digest
 from shrinkbench_bert.strategy import load_plugin
 
@@ -227,6 +228,11 @@ def test_a_class_without_a_module_is_refused(tmp_path: Path):
     (tmp_path / "own.py").write_text(HEAD + TYPE.format("", "").replace(', "__module__": __name__', ""))
     with pytest.raises(UserError, match=r"'Mine': made by type\(\).*__module__"):
         load_plugin("own.py", tmp_path)
+
+
+def test_code_is_the_same_however_often_it_is_asked_for():
+    tree = ast.parse('class A:\n    """One."""\n    "two"\n    x = 1\n')
+    assert code(tree) == code(tree) == 'class A:\n    """two"""\n    x = 1'
 
 
 def test_no_formula_is_empty():

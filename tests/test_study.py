@@ -20,7 +20,9 @@ from shrinkbench_bert.errors import UserError
 from shrinkbench_bert.report import labels
 from shrinkbench_bert.report.contrasts.contrast import Contrast, load_contrasts
 from shrinkbench_bert.report.contrasts.estimates import Estimate, Verdict, estimate
+from shrinkbench_bert.report.contrasts.figure import draw_contrasts
 from shrinkbench_bert.report.contrasts.rendering import caption, numbers, sentences, table
+from shrinkbench_bert.report.labels import Header
 from shrinkbench_bert.report.study import write_study
 from shrinkbench_bert.report.study.grids import read_grids, read_one_batch
 from shrinkbench_bert.report.study.rendering import what_cannot_be_concluded
@@ -28,6 +30,7 @@ from shrinkbench_bert.store import Result, ResultStore
 from shrinkbench_bert.strategy import strategy_names
 from shrinkbench_bert.tasks import TASKS
 
+HEADER = Header("hand", "minilm", None, "glue", "sound", by_compression=False)
 CONTRAST = Contrast(id="x", gist="the x: with instead of without", pairs=[("A", "B"), ("C", "D")])
 
 
@@ -181,6 +184,28 @@ class TestRendering:
         ]
         assert frame["p_holm"].notna().tolist() == [False, True]
         assert (frame["seeds"] == 3).all()
+
+
+class TestFigure:
+    @pytest.mark.parametrize("amounts", [2, 4, 6, 9])
+    def test_amounts_lie_nearer_to_their_row_than_to_the_next(self, amounts: int) -> None:
+        samples = [make_sample({"A": 0.6, "B": 0.8}, keep=0.9 - i / 10, task="sst2") for i in range(amounts)]
+        contrasts = [CONTRAST.model_copy(update={"id": name}) for name in "xy"]
+        axes = draw_contrasts(estimate(samples, contrasts), HEADER).axes[0]
+        places = [float(line.get_ydata()[0]) for line in axes.lines if line.get_markersize() == 3]
+        assert len(places) == len(set(places)) == 2 * amounts
+        first, second = sorted(places)[:amounts], sorted(places)[amounts:]
+        assert max(first) - min(first) < 0.8
+        assert min(second) - max(first) > 0.2
+        assert [round(y, 9) for y in second] == [round(y + 1, 9) for y in first]
+
+    @pytest.mark.parametrize(
+        ("baseline", "says"), [(3.0, "Grey band: no difference"), (0.9, "No band of no")]
+    )
+    def test_the_caption_names_a_band_only_where_there_is_one(self, baseline: float, says: str) -> None:
+        sample = replace(make_sample({"A": 1.0, "B": 1.0}, task="sst2", noise=0.1), baseline=baseline)
+        figure = draw_contrasts(estimate([sample], [CONTRAST]), HEADER)
+        assert says in figure._supxlabel.get_text()
 
 
 Store = Callable[..., Path]
