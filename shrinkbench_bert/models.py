@@ -223,6 +223,10 @@ def encoder(model: PreTrainedModel) -> nn.Module:
             f"{type(model).__name__} is no BERT-like encoder: expected a stack of Linear layers named "
             "'encoder' or 'transformer', as in BERT, DistilBERT, RoBERTa and ELECTRA"
         )
+    if model.config.model_type == "longformer":
+        raise UserError(
+            "a Longformer's Linears see tokens before sequences; what they read would be mixed up"
+        )
     return stack
 
 

@@ -16,6 +16,7 @@ from transformers import (
     BertConfig,
     DebertaV2Config,
     GPT2Config,
+    LongformerConfig,
     PretrainedConfig,
     PreTrainedModel,
     T5Config,
@@ -160,6 +161,24 @@ def test_a_model_that_is_no_encoder_is_refused(kind: str, tmp_path: Path):
         load_model(str(tmp_path), "sst2")
     with pytest.raises(UserError, match=message):
         keep_fraction(model, 1.5)
+
+
+def test_an_encoder_that_sees_tokens_before_sequences_is_refused(tmp_path: Path):
+    """Its signals would be sums over the wrong axis; nothing would tell where both are equally long."""
+    config = LongformerConfig(
+        vocab_size=50,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        attention_window=[4],
+    )
+    model = AutoModelForSequenceClassification.from_config(config)
+    model.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="a Longformer's Linears see tokens before sequences"):
+        load_model(str(tmp_path), "sst2")
+    with pytest.raises(UserError, match="a Longformer's"):
+        encoder(model)
 
 
 def test_an_encoder_without_a_table_of_positions_is_refused(tmp_path: Path):
