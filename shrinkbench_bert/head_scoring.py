@@ -124,7 +124,7 @@ def heads_to_remove(
     return chosen
 
 
-def heads_removed(fraction: float, total: Sequence[int], scope: HeadScope) -> int:
+def count_heads_to_remove(fraction: float, total: Sequence[int], scope: HeadScope) -> int:
     """Count the heads that `heads_to_remove` takes in all. Arguments as there."""
     if scope == "global":
         return _count(fraction, sum(total))

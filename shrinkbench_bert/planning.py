@@ -13,7 +13,7 @@ from tabulate import tabulate
 from shrinkbench_bert.data import TaskData
 from shrinkbench_bert.errors import UserError
 from shrinkbench_bert.grid import Cell
-from shrinkbench_bert.head_scoring import heads_removed
+from shrinkbench_bert.head_scoring import count_heads_to_remove
 from shrinkbench_bert.models import keep_fraction, prunable_parameters, skeleton
 from shrinkbench_bert.passes import FORWARD_ALONE, scoring_passes
 from shrinkbench_bert.runner import Plan
@@ -46,7 +46,7 @@ def describe_plan(plan: Plan) -> str:
     if grid.heads:
         heads = [model.config.num_attention_heads] * model.config.num_hidden_layers
         amounts = [
-            (f"{fraction:.1%}", f"{heads_removed(fraction, heads, grid.head_scope)} of {sum(heads)}")
+            (f"{fraction:.1%}", f"{count_heads_to_remove(fraction, heads, grid.head_scope)} of {sum(heads)}")
             for fraction in grid.heads
         ]
         headings = ["attention heads removed", "heads"]

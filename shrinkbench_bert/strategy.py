@@ -179,7 +179,7 @@ class Strategy(ABC):
     """Importance of every prunable parameter, or attention head; the larger, the longer it is kept.
 
     A subclass gives `scope`, `needs` and `score`. A class attribute named like a field of `Protocol`
-    (for example `shift`) takes its value from the cell's protocol.
+    (for example `shift`) takes its value from the cell's protocol, and must have that field's default.
     """
 
     scope: ClassVar[Scope]

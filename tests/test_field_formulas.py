@@ -548,7 +548,7 @@ def test_what_finish_may_not_return(make_model, make_batches, own_registry, fini
         score(make_model(), [], ["Finishing"], task="sst2")
 
 
-def test_finish_may_give_ranks_or_truth_values(make_model, own_registry):
+def test_finish_may_give_truth_values(make_model, own_registry):
     @register_strategy
     class Counting(LayerStrategy):
         """Which weights are above the median."""

@@ -28,7 +28,7 @@ from shrinkbench_bert import (
     score_heads,
     strategy_names,
 )
-from shrinkbench_bert.head_scoring import choose_heads, heads_removed, heads_to_remove
+from shrinkbench_bert.head_scoring import choose_heads, count_heads_to_remove, heads_to_remove
 from shrinkbench_bert.heads import attention_layers
 from shrinkbench_bert.strategy import HeadWeights
 
@@ -350,4 +350,4 @@ class TestTheChoice:
             for r in range(1, rounds + 1):
                 chosen = heads_to_remove(left, total, fraction * r / rounds, scope)  # type: ignore[arg-type]
                 left = {place: s for place, s in left.items() if place[1] not in chosen.get(place[0], [])}
-            assert 72 - len(left) == n == heads_removed(fraction, total, scope)  # type: ignore[arg-type]
+            assert 72 - len(left) == n == count_heads_to_remove(fraction, total, scope)  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -163,14 +164,19 @@ def test_a_model_that_is_no_encoder_is_refused(kind: str, tmp_path: Path):
         keep_fraction(model, 1.5)
 
 
+SMALL: dict[str, Any] = {
+    "vocab_size": 50,
+    "hidden_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+}
+
+
 def test_an_encoder_that_sees_tokens_before_sequences_is_refused(tmp_path: Path):
     """Its signals would be sums over the wrong axis; nothing would tell where both are equally long."""
     config = LongformerConfig(
-        vocab_size=50,
-        hidden_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=16,
+        **SMALL,
         attention_window=[4],
     )
     model = AutoModelForSequenceClassification.from_config(config)
@@ -183,11 +189,7 @@ def test_an_encoder_that_sees_tokens_before_sequences_is_refused(tmp_path: Path)
 
 def test_an_encoder_without_a_table_of_positions_is_refused(tmp_path: Path):
     config = DebertaV2Config(
-        vocab_size=50,
-        hidden_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=16,
+        **SMALL,
         relative_attention=True,
         position_biased_input=False,
     )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from shrinkbench_bert.analysis.similarity import over_tensors
 from shrinkbench_bert.report import labels
 from shrinkbench_bert.report.canvas import SMALL, amount_title, amounts, canvas, words
-from shrinkbench_bert.report.few import PAPER, READABLE, few_note
+from shrinkbench_bert.report.few import READABLE, few_and_all
 from shrinkbench_bert.report.labels import Header
 from shrinkbench_bert.report.style import order
 from shrinkbench_bert.tasks import TASKS
@@ -35,14 +35,8 @@ def matrices(iou: pd.DataFrame, header: Header, task: str, of: str) -> Iterator[
 
     `iou`: rows of `with_iou`, of pairs that share task and seed.
     """
-    name, names = f"fig9_{task}_{of}", {*iou["strategy_a"], *iou["strategy_b"]}
-    if len(names) <= READABLE:
-        yield name, draw_matrices(iou, header, task, of)
-        return
-    own = iou[iou["strategy_a"].isin(PAPER) & iou["strategy_b"].isin(PAPER)]
-    if not own.empty:
-        yield name, draw_matrices(own, header, task, of, few_note(names, f"{name}_all"))
-    yield f"{name}_all", draw_matrices(iou, header, task, of)
+    for name, rows, note in few_and_all(f"fig9_{task}_{of}", iou):
+        yield name, draw_matrices(rows, header, task, of, note)
 
 
 def draw_matrices(iou: pd.DataFrame, header: Header, task: str, of: str, note: str = "") -> Figure:

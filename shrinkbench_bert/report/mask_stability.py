@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from shrinkbench_bert.analysis.similarity import SETS, over_tensors
 from shrinkbench_bert.report.canvas import CUT, SMALL, amount_label, amounts, canvas, iou_bars, legend, words
-from shrinkbench_bert.report.few import PAPER, READABLE, few_note
+from shrinkbench_bert.report.few import few_and_all
 from shrinkbench_bert.report.labels import DASH, Header, counted
 from shrinkbench_bert.report.style import DASHED, order, style
 from shrinkbench_bert.tasks import TASKS
@@ -28,14 +28,8 @@ def stability(
     `iou`: rows that differ in the seed only, or in the task only.
     """
     draw = {"seeds": draw_over_seeds, "tasks": draw_over_tasks}[by]
-    name, names = f"mask_{by}", set(iou["strategy_a"])
-    if len(names) <= READABLE:
-        yield name, draw(iou, header)
-        return
-    own = iou[iou["strategy_a"].isin(PAPER)]
-    if not own.empty:
-        yield name, draw(own, header, few_note(names, f"{name}_all"))
-    yield f"{name}_all", draw(iou, header)
+    for name, rows, note in few_and_all(f"mask_{by}", iou):
+        yield name, draw(rows, header, note)
 
 
 def draw_over_seeds(iou: pd.DataFrame, header: Header, note: str = "") -> Figure:
