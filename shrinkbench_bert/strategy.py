@@ -274,12 +274,12 @@ S = TypeVar("S", bound=type[Strategy])
 
 
 def register_strategy(cls: S) -> S:
-    """Register a strategy under its class name.
+    """Register a strategy under its class name; one that a notebook defines again takes its own place.
 
     Raises UserError if another class has that name, or if the class cannot be a strategy; it says why.
     """
     known = _REGISTRY.get(cls.__name__)
-    if known is not None:
+    if known is not None and not (_is_of_a_session(cls) and _is_of_a_session(known)):
         raise UserError(
             f"strategy {cls.__name__!r} of {cls.__module__} has the name of one in {known.__module__}: "
             "give it another name"
@@ -339,6 +339,11 @@ def register_strategy(cls: S) -> S:
         ) from error
     _REGISTRY[cls.__name__] = cls
     return cls
+
+
+def _is_of_a_session(cls: type) -> bool:
+    """Whether a class was typed into a notebook or a console, where cells are run again."""
+    return cls.__module__ == "__main__" and not hasattr(sys.modules["__main__"], "__file__")
 
 
 @cache

@@ -20,7 +20,10 @@ CHROMIUM = shutil.which("chromium")
 if CHROMIUM is None:
     pytest.skip("Chromium is not installed (Debian's package chromium)", allow_module_level=True)
 
+PATIENCE = 120_000
+"""Milliseconds: machines may be busy."""
 expect = playwright.expect
+expect.set_options(timeout=PATIENCE)
 Open = Callable[..., Any]
 LINE = "document.getElementById('curves-plot').data.find((line) => line.name === '{}')"
 AFTER = {"LayerMagWeight": 0.75, "LayerGradCAM": 0.85, "LayerRandom": 0.55}
@@ -42,6 +45,7 @@ def show(browser: Any) -> Iterator[Open]:
 
     def opened(path: Path, fragment: str = "", **options: Any) -> Any:
         contexts.append(browser.new_context(**options))
+        contexts[-1].set_default_timeout(PATIENCE)
         page = contexts[-1].new_page()
         page.on("console", lambda message: faults.append(message.text))
         page.on("pageerror", lambda error: faults.append(str(error)))

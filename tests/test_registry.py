@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,33 @@ def test_a_duplicate_within_one_file_is_refused(tmp_path: Path):
     (tmp_path / file).write_text((tmp_path / file).read_text() + "\n\n" + again)
     with pytest.raises(UserError, match="'Twice'"):
         load_plugin(file, tmp_path)
+
+
+def of_main(score: float) -> type[Strategy]:
+    body = {"__module__": "__main__", "score": lambda self, s: s.weight * score}
+    return register_strategy(type("Typed", (LayerStrategy,), body))
+
+
+def test_a_class_of_a_notebook_may_be_defined_again(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
+    of_main(score=1.0)
+    second = of_main(score=2.0)
+    assert get_strategy("Typed") is second
+
+
+def test_a_class_of_a_notebook_does_not_take_the_place_of_a_builtin(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
+    builtin = get_strategy("LayerRandom")
+    with pytest.raises(UserError, match="'LayerRandom' of __main__ has the name of one in "):
+        register_strategy(type("LayerRandom", (LayerStrategy,), {"__module__": "__main__", "score": abs}))
+    assert get_strategy("LayerRandom") is builtin
+
+
+def test_a_class_of_a_script_is_not_defined_again(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", "script.py", raising=False)
+    of_main(score=1.0)
+    with pytest.raises(UserError, match="'Typed'"):
+        of_main(score=2.0)
 
 
 def test_the_same_file_may_be_loaded_twice(tmp_path: Path):
