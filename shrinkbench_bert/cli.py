@@ -404,7 +404,8 @@ def strategies(
     ] = None,
 ) -> None:
     """List the registered strategies: name, scope, what they need, and their equation."""
-    from shrinkbench_bert.strategy import Need, get_strategy, load_plugin, strategy_names
+    from shrinkbench_bert.plugins import load_plugin
+    from shrinkbench_bert.strategy import Need, get_strategy, strategy_names
 
     for name in plugin or []:
         load_plugin(name, Path())

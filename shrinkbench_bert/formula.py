@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 from shrinkbench_bert.code import code
 from shrinkbench_bert.errors import UserError
-from shrinkbench_bert.strategy import PLUGIN_FILE, PLUGIN_SOURCES, Strategy
+from shrinkbench_bert.plugins import PLUGIN_FILE, PLUGIN_SOURCES
+from shrinkbench_bert.strategy import Strategy
 
 _OURS = __name__.partition(".")[0]
 _EVERYTHING = "*"

@@ -24,8 +24,9 @@ from pydantic import (
 )
 
 from shrinkbench_bert.errors import UserError, describe, unknown
+from shrinkbench_bert.plugins import load_plugin
 from shrinkbench_bert.protocol import Protocol
-from shrinkbench_bert.strategy import get_strategy, load_plugin
+from shrinkbench_bert.strategy import get_strategy
 from shrinkbench_bert.tasks import get_task, known_metric
 
 Keep = Annotated[float, Field(gt=0, le=1)]

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import ast
-import hashlib
 import importlib
-import importlib.util
 import inspect
 import pkgutil
 import re
@@ -15,10 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Flag, auto
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, get_args
 
-from shrinkbench_bert.code import code
 from shrinkbench_bert.errors import UserError, unknown
 from shrinkbench_bert.protocol import Protocol
 
@@ -27,10 +22,6 @@ if TYPE_CHECKING:
 
 At = Literal["dense", "initial"]
 Scope = Literal["layer", "global", "2:4", "heads"]
-PLUGIN_FILE = "shrinkbench_bert_plugin_"
-"""How the names of modules begin that are plugins of one file."""
-PLUGIN_SOURCES: dict[str, str] = {}
-"""Their code by name, as it was loaded: the file may be edited since."""
 
 
 class Need(Flag):
@@ -284,6 +275,13 @@ def register_strategy(cls: S) -> S:
             f"strategy {cls.__name__!r} of {cls.__module__} has the name of one in {known.__module__}: "
             "give it another name"
         )
+    _check(cls)
+    _REGISTRY[cls.__name__] = cls
+    return cls
+
+
+def _check(cls: type[Strategy]) -> None:
+    """Refuse a class that cannot be a strategy, and say why."""
     if not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", cls.__name__):
         raise UserError(
             f"strategy {cls.__name__!r}: files are named by it: begin with a letter, and go on with letters, "
@@ -337,8 +335,6 @@ def register_strategy(cls: S) -> S:
         raise UserError(
             f"strategy {cls.__name__!r}: __init__ gets no arguments here ({error}); use class attributes"
         ) from error
-    _REGISTRY[cls.__name__] = cls
-    return cls
 
 
 def _is_of_a_session(cls: type) -> bool:
@@ -369,52 +365,7 @@ def strategy_names(of: Literal["weights", "heads"] | None = None) -> list[str]:
     )
 
 
-def load_plugin(plugin: str, folder: Path) -> None:
-    """Import strategies from a Python file (relative to `folder`) or from an installed package.
-
-    Raises UserError if there is none, if importing it fails, or for a file that registers no strategy.
-    """
-    _load_builtin()
-    try:
-        if plugin.endswith(".py"):
-            _import_file((folder / plugin).resolve())
-        else:
-            importlib.import_module(plugin)
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(f"plugin {plugin!r}: {type(error).__name__}: {error}") from error
-
-
-def _import_file(path: Path) -> None:
-    if not path.is_file():
-        raise UserError(
-            f"plugin {str(path)!r}: no such Python file (in a grid, a path is relative to the grid's file)"
-        )
-    name = f"{PLUGIN_FILE}{hashlib.sha256(str(path).encode()).hexdigest()[:12]}_{path.stem}"
-    source = path.read_text(encoding="utf-8")
-    if name in sys.modules:
-        if code(ast.parse(PLUGIN_SOURCES[name])) != code(ast.parse(source)):
-            raise UserError(
-                f"plugin {str(path)!r} was edited since this process loaded it: start Python again to use it "
-                "as it is now"
-            )
-        return
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None  # it is a file that ends in .py
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # `inspect.getsource` finds a class through sys.modules.
-    sys.modules[name], PLUGIN_SOURCES[name] = module, source
-    known = set(_REGISTRY)
-    try:
-        spec.loader.exec_module(module)
-        if known == set(_REGISTRY):
-            raise UserError(
-                f"plugin {str(path)!r} registers no strategy: put @register_strategy above its classes"
-            )
-    except BaseException:
-        del sys.modules[name], PLUGIN_SOURCES[name]
-        for strategy in [key for key, cls in _REGISTRY.items() if cls.__module__ == name]:
-            del _REGISTRY[strategy]
-        raise
+def unregister(module: str) -> None:
+    """Forget the strategies that a module registered."""
+    for name in [name for name, cls in _REGISTRY.items() if cls.__module__ == module]:
+        del _REGISTRY[name]

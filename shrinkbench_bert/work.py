@@ -20,10 +20,10 @@ from shrinkbench_bert.failures import FailedCell, failure_path, forget_failure, 
 from shrinkbench_bert.fingerprints import fingerprints
 from shrinkbench_bert.grid import AMOUNTS, Cell
 from shrinkbench_bert.locks import cell_lock, hold, part_lock, shared_lock
+from shrinkbench_bert.plugins import load_plugin
 from shrinkbench_bert.provenance import provenance
 from shrinkbench_bert.stages import Stages
 from shrinkbench_bert.store import Result, ResultStore, differences, digest
-from shrinkbench_bert.strategy import load_plugin
 
 _log = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from shrinkbench_bert import (
     strategy,
     strategy_names,
 )
-from shrinkbench_bert.strategy import load_plugin
+from shrinkbench_bert.plugins import load_plugin
 
 KINDS = ("bert", "distilbert", "roberta", "electra")
 CHOICES = {"eta": 2}

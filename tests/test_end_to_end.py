@@ -28,6 +28,7 @@ from shrinkbench_bert import fingerprints as fingerprints_module
 from shrinkbench_bert import stages as stages_module
 from shrinkbench_bert import strategy as strategy_module
 from shrinkbench_bert.formula import formula_digest
+from shrinkbench_bert.plugins import load_plugin
 from shrinkbench_bert.strategy import strategy_names
 
 STRATEGIES = [
@@ -712,7 +713,7 @@ for arguments in ({[*arguments, str(tmp_path / "fresh"), "--set", "keep=[0.1]"]!
                 PLUGIN.replace("SquaredWeight", "Helped").replace("s.weight ** 2", "helper(s.weight)")
                 + f"\n\ndef helper(w):\n    return w ** {power}\n"
             )
-            strategy_module.load_plugin(str(plugin), Path())
+            load_plugin(str(plugin), Path())
             digests.append(formula_digest(strategy_module.get_strategy("Helped")))
             del strategy_module._REGISTRY["Helped"]
         assert digests[0] != digests[1]

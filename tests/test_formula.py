@@ -14,7 +14,7 @@ from shrinkbench_bert import UserError, get_strategy, strategy, strategy_names
 from shrinkbench_bert import formula as formula_module
 from shrinkbench_bert.code import code
 from shrinkbench_bert.formula import formula_digest
-from shrinkbench_bert.strategy import load_plugin
+from shrinkbench_bert.plugins import load_plugin
 
 pytestmark = pytest.mark.usefixtures("own_registry")
 
@@ -46,7 +46,8 @@ def digest_of(folder: Path, formula: str, base: str = "LayerStrategy") -> str:
     """Digest of a class `Mine` as another process would compute it."""
     file = plugin(folder, formula, base=base)
     code = (
-        "import sys; from pathlib import Path; from shrinkbench_bert.strategy import *\n"
+        "import sys; from pathlib import Path; from shrinkbench_bert.plugins import load_plugin\n"
+        "from shrinkbench_bert import get_strategy\n"
         "from shrinkbench_bert.formula import formula_digest\n"
         "load_plugin(sys.argv[1], Path(sys.argv[2])); print(formula_digest(get_strategy('Mine')))"
     )

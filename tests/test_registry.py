@@ -20,7 +20,7 @@ from shrinkbench_bert import (
     strategy_names,
 )
 from shrinkbench_bert.formula import _names_of, formula_digest
-from shrinkbench_bert.strategy import load_plugin
+from shrinkbench_bert.plugins import load_plugin
 
 pytestmark = pytest.mark.usefixtures("own_registry")
 

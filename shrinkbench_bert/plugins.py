@@ -1,0 +1,68 @@
+"""Strategies of a user: from a Python file, or from an installed package."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+
+from shrinkbench_bert.code import code
+from shrinkbench_bert.errors import UserError
+from shrinkbench_bert.strategy import strategy_names, unregister
+
+PLUGIN_FILE = "shrinkbench_bert_plugin_"
+"""How the names of modules begin that are plugins of one file."""
+PLUGIN_SOURCES: dict[str, str] = {}
+"""Their code by name, as it was loaded: the file may be edited since."""
+
+
+def load_plugin(plugin: str, folder: Path) -> None:
+    """Import strategies from a Python file (relative to `folder`) or from an installed package.
+
+    Raises UserError if there is none, if importing it fails, or for a file that registers no strategy.
+    """
+    known = strategy_names()  # the built-in ones first: a plugin must not take their names
+    try:
+        if plugin.endswith(".py"):
+            _import_file((folder / plugin).resolve(), known)
+        else:
+            importlib.import_module(plugin)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"plugin {plugin!r}: {type(error).__name__}: {error}") from error
+
+
+def _import_file(path: Path, known: list[str]) -> None:
+    if not path.is_file():
+        raise UserError(
+            f"plugin {str(path)!r}: no such Python file (in a grid, a path is relative to the grid's file)"
+        )
+    name = f"{PLUGIN_FILE}{hashlib.sha256(str(path).encode()).hexdigest()[:12]}_{path.stem}"
+    source = path.read_text(encoding="utf-8")
+    if name in sys.modules:
+        if code(ast.parse(PLUGIN_SOURCES[name])) != code(ast.parse(source)):
+            raise UserError(
+                f"plugin {str(path)!r} was edited since this process loaded it: start Python again to use it "
+                "as it is now"
+            )
+        return
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None  # it is a file that ends in .py
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # `inspect.getsource` finds a class through sys.modules.
+    sys.modules[name], PLUGIN_SOURCES[name] = module, source
+    try:
+        spec.loader.exec_module(module)
+        if strategy_names() == known:
+            raise UserError(
+                f"plugin {str(path)!r} registers no strategy: put @register_strategy above its classes"
+            )
+    except BaseException:
+        del sys.modules[name], PLUGIN_SOURCES[name]
+        unregister(name)
+        raise
