@@ -2,7 +2,7 @@
 
 A page is followed from its top to its end, in a folder of its own: files that it names are written,
 Python runs, and commands run in this process. What a reader has before he starts stands in `reader`.
-Grids are checked as they are written and run smaller (`SMALL`).
+Grids are checked as they are written and run smaller (`SMALL`), ablations with two values of their knob.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from shrinkbench_bert import (
     strategy,
     tasks,
 )
-from shrinkbench_bert.ablation import Knob
+from shrinkbench_bert.ablation import Ablation, Knob
 from shrinkbench_bert.executors import cluster
 from shrinkbench_bert.executors.in_process import InProcess
 from shrinkbench_bert.store import ResultStore
@@ -91,6 +91,19 @@ def smaller(cls: type[Grid], table: Table, folder: Path) -> Grid:
     return as_written(cls, {**table, **SMALL, **kept, **changes}, folder)
 
 
+every_value = Ablation.from_toml.__func__  # type: ignore[attr-defined]
+
+
+def two_values(cls: type[Ablation], path: Path, overrides: Table) -> Ablation:
+    """Check an ablation as it is written, and leave the value that others are compared with, and one more."""
+    whole = every_value(cls, path, overrides)
+    values = {whole.knob.label(value): value for value in whole.knob.values}
+    other = next(label for label in values if label != whole.knob.reference_label)
+    labels = [label for label in values if label in (other, whole.knob.reference_label)]
+    knob = whole.knob.model_copy(update={"values": [values[label] for label in labels]})
+    return cls(whole.base, knob, {label: whole.grids[label] for label in labels})
+
+
 @pytest.fixture(scope="session")
 def tiny_rte(tiny_glue: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny GLUE with one more configuration: `rte`, pairs of sentences with two classes."""
@@ -122,6 +135,7 @@ def tiny_world(
         )
         patch.setattr(mini_glue, "materialise", lambda: tiny_rte)
         patch.setattr(Grid, "_from_table", classmethod(smaller))
+        patch.setattr(Ablation, "from_toml", classmethod(two_values))
         patch.setattr(latency, "measure_grid", partial(latency.measure_grid, seconds=0.001))
         patch.setattr(cluster, "LocalWorkers", lambda workers, threads: InProcess(threads))
         patch.setattr(torch, "set_num_threads", lambda threads: None)

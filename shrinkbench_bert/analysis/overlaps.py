@@ -14,6 +14,7 @@ from itertools import combinations_with_replacement
 from math import prod
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from shrinkbench_bert.analysis.bits import Bits, kept_by_both, read_bits
@@ -21,7 +22,8 @@ from shrinkbench_bert.errors import UserError
 from shrinkbench_bert.store import MaskFile, Result, ResultStore, write_atomically
 
 FILE = "overlaps.csv"
-_SIDES = [f"{field}_{side}" for side in ("a", "b") for field in ("task", "strategy", "seed", "masks")]
+_FIELDS = ("task", "strategy", "seed", "masks")
+_SIDES = [f"{field}_{side}" for side in ("a", "b") for field in _FIELDS]
 _KEY = ["amount", *_SIDES]
 Row = dict[Hashable, Any]
 _Side = tuple[str, str, int, str]
@@ -144,24 +146,21 @@ def _write(store: ResultStore, rows: list[Row]) -> None:
 
 
 def _long(rows: list[Row], results: Sequence[Result]) -> pd.DataFrame:
-    of_mask = ["amount", "task", "strategy", "seed", "tensor"]
     sizes = {  # a page holds results of several models
-        (r.cell.amount, r.cell.task, r.cell.strategy, r.cell.seed, name): prod(shape)
+        (r.cell.amount, *_side(r)): {name: prod(shape) for name, shape in _manifest(r).shapes.items()}
         for r in results
-        for name, shape in _manifest(r).shapes.items()
     }
-    tensors = list(dict.fromkeys(name for *_, name in sizes))
-    fields = [key for key in _KEY if not key.startswith("masks")]
+    tensors = list(dict.fromkeys(name for of_tensors in sizes.values() for name in of_tensors))
     wide = pd.DataFrame(rows, columns=[*_KEY, *tensors])
-    long = wide.melt(_KEY, tensors, "tensor", "both").dropna(subset="both")
-    places = long[["amount", "task_a", "strategy_a", "seed_a", "tensor"]]
-    long["n"] = [sizes[place] for place in places.itertuples(index=False, name=None)]
-    itself = (long["task_a"] == long["task_b"]) & (long["strategy_a"] == long["strategy_b"])
-    itself &= long["seed_a"] == long["seed_b"]
-    alone = long[itself].rename(columns=lambda name: name.removesuffix("_a"))
-    kept = alone.set_index(of_mask)["both"]
-    for side in ("a", "b"):
-        names = ["amount", *(f"{field}_{side}" for field in of_mask[1:-1]), "tensor"]
-        long[f"kept_{side}"] = kept.reindex(pd.MultiIndex.from_frame(long[names])).to_numpy()
+    itself = pd.concat([wide[f"{field}_a"] == wide[f"{field}_b"] for field in _FIELDS], axis=1).all(axis=1)
+    kept = wide[itself].set_index(["amount", *_SIDES[: len(_FIELDS)]])[tensors]
+    n = pd.DataFrame.from_dict(sizes, orient="index", columns=tensors)
+    long = wide.melt(_KEY, tensors, "tensor", "both")
+    for column, of_masks, side in (("n", n, "a"), ("kept_a", kept, "a"), ("kept_b", kept, "b")):
+        places = pd.MultiIndex.from_frame(wide[["amount", *(f"{field}_{side}" for field in _FIELDS)]])
+        # As `melt` lays it out, one tensor below the other.
+        long[column] = of_masks.reindex(places).to_numpy().ravel(order="F")
+    compared = long["both"].notna() & ~np.tile(itself, len(tensors))
     counts = ["n", "kept_a", "kept_b", "both"]
-    return long[~itself].astype(dict.fromkeys(counts, "int64"))[[*fields, "tensor", *counts]]
+    fields = [key for key in _KEY if not key.startswith("masks")]
+    return long[compared].astype(dict.fromkeys(counts, "int64"))[[*fields, "tensor", *counts]]

@@ -45,9 +45,9 @@ def with_iou(counts: pd.DataFrame) -> pd.DataFrame:
     for suffix, both in (("", frame["both"]), ("_chance", a * b / n)):
         frame[f"kept{suffix}"] = _ratio(both, a + b - both)
         frame[f"pruned{suffix}"] = _ratio(n - a - b + both, n - both)
-    places = frame["tensor"].str.extract(_LAYER)
-    frame["layer"] = pd.to_numeric(places[0]).fillna(-1).astype(int)
-    frame["kind"] = places[1].map(_KIND_OF)
+    places = {tensor: _LAYER.search(tensor) for tensor in frame["tensor"].unique()}
+    frame["layer"] = frame["tensor"].map({t: int(place[1]) if place else -1 for t, place in places.items()})
+    frame["kind"] = frame["tensor"].map({t: place and _KIND_OF.get(place[2]) for t, place in places.items()})
     return frame
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import permutations
 
 import numpy as np
 import pandas as pd
@@ -105,12 +106,10 @@ def _masks(iou: pd.DataFrame, pairs: Pairs, keep: Sequence[float]) -> Iterator[t
     """Yield the rows of some pairs at some amounts, of the same seed, inside the layers, by task."""
     if iou.empty:
         return
-    wanted = {frozenset(pair) for pair in pairs}
-    names = zip(iou["strategy_a"], iou["strategy_b"], strict=True)
-    chosen = np.array([frozenset(pair) in wanted for pair in names])
-    near = (iou["kept_a"] / iou["n"]).map(lambda kept: is_near(kept, keep))
+    wanted = {f"{a} {b}" for pair in pairs for a, b in permutations(pair)}
     same = (iou["task_a"] == iou["task_b"]) & (iou["seed_a"] == iou["seed_b"]) & (iou["layer"] >= 0)
-    rows = iou[chosen & near & same]
+    rows = iou[same & (iou["strategy_a"] + " " + iou["strategy_b"]).isin(wanted)]
+    rows = rows[(rows["kept_a"] / rows["n"]).map(lambda kept: is_near(kept, keep)).astype(bool)]
     for task in TASKS:
         if not (own := rows[rows["task_a"] == task]).empty:
             yield task, own
