@@ -126,6 +126,10 @@ class TestAlike:
     def test_with_little_noise(self, means: dict[str, float], verdict: str) -> None:
         assert only(performance.alike(self.test, evidence(make_sample(means)))).verdict == verdict
 
+    def test_one_that_all_differ_from_is_named(self) -> None:
+        found = only(performance.alike(self.test, evidence(make_sample({"A": 1.0, "B": 1.0, "C": 1.5}))))
+        assert found.why == "2 of 3 pairs differ by more than the margin, all with C"
+
     def test_with_much_noise_nothing_is_known(self) -> None:
         found = performance.alike(self.test, evidence(make_sample({"A": 1.0, "B": 1.0}, noise=3)))
         assert only(found).verdict == "not decidable"
@@ -226,6 +230,17 @@ class TestBetter:
         )
         assert found.ours == "advantage at 36.1 % kept: 0.400 MSE [0.400, 0.400]"
         assert (found.verdict, found.why) == ("not decidable", "only 1 of 2 amounts have enough results")
+
+    def test_a_worse_one_does_not_hide_behind_one_that_is_lost(self) -> None:
+        """The mean of C and D is far from A and B; C is not."""
+        means = {"A": 1.0, "B": 1.2, "C": 1.1, "D": 9.0}
+        both = [make_sample(means, keep=keep, noise=0) for keep in self.test.keep]
+        found = only(performance.better(self.test.model_copy(update={"worse": ["C", "D"]}), evidence(*both)))
+        assert found.verdict == "not decidable"
+        assert found.ours.startswith(
+            "advantage at 36.1 % kept over C: 0.000 MSE [0.000, 0.000], "
+            "at 36.1 % kept over D: 7.900 MSE [7.900, 7.900], at 14.7 % kept over C: "
+        )
 
     def test_accuracy_is_worded_in_points(self) -> None:
         sample = make_sample({"A": 0.1, "B": 0.1, "C": 0.2}, task="sst2", noise=0)

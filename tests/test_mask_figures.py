@@ -96,11 +96,15 @@ def test_the_layers_show_every_kind_with_its_values(tmp_path: Path) -> None:
     assert list(chance.get_ydata()) == part["kept_chance"].tolist()
 
 
-def test_the_papers_range_is_marked(tmp_path: Path) -> None:
-    figures, _ = draw(fill(tmp_path))
-    assert "82 to 86 % that the paper prints" in words(figures["fig10_sst2"])
-    for axes in figures["fig10_sst2"].axes:
-        box = axes.patches[0].get_extents().transformed(axes.transData.inverted())
+def test_the_papers_range_is_marked_at_the_amounts_that_it_is_of(tmp_path: Path) -> None:
+    store = fill(tmp_path, keeps=(0.3, 0.1))
+    frame, (_, iou) = store.load(), draw(store)
+    iou = iou.assign(n=1000, kept_a=iou["amount"].map({"keep-0.3": 300, "keep-0.1": 150}))
+    figure = dict(mask_figures(iou, Header.of(frame, by_compression(frame))))["fig10_sst2"]
+    assert "82 to 86 % that the paper prints" in words(figure)
+    for mild, hard in (figure.axes[:2], figure.axes[2:]):
+        assert not mild.patches
+        box = hard.patches[0].get_extents().transformed(hard.transData.inverted())
         assert (box.y0, box.y1) == pytest.approx((0.818, 0.862))
 
 

@@ -333,7 +333,7 @@ class TestPage:
         assert "../plots/first/contrasts_sst2.png" in text
         assert "more batches, without noise" in text
         rows = pd.read_csv(plots / "first/contrasts.csv")
-        assert set(rows["contrast"]) == {"gradient", "batches"}
+        assert set(rows["contrast"]) == {"gradient-layer", "batches"}
         assert (plots / "second/contrasts_stsb.svg").stat().st_size > 0
 
     def test_cola_is_compared_by_both_its_metrics(self, store: Store, tmp_path: Path) -> None:
@@ -346,8 +346,8 @@ class TestPage:
             assert f"\n### {title}: every strategy\n" in text
         rows = pd.read_csv(plots / "first/contrasts.csv").groupby("metric")
         assert {metric: set(own["contrast"]) for metric, own in rows} == {
-            "accuracy": {"gradient", "batches"},
-            "mcc": {"gradient", "batches"},
+            "accuracy": {"gradient-layer", "batches"},
+            "mcc": {"gradient-layer", "batches"},
         }
         drawn = {path.stem for path in (plots / "first").glob("contrasts_*.png")}
         assert drawn == {"contrasts_cola", "contrasts_cola_mcc"}

@@ -59,15 +59,18 @@ def overlaps(store: ResultStore, results: Sequence[Result]) -> Overlaps:
     new = False
     for amount, group in sorted(_by_amount(results).items()):
         masks = _Masks(store)
-        for a, b in _pairs([(result, _side(result)) for result in group]):
-            key = (amount, *a[1], *b[1])
+        for (left, side_a), (right, side_b) in _pairs([(result, _side(result)) for result in group]):
+            key = (amount, *side_a, *side_b)
             row = known.get(key)
             if row is None:
-                bits = masks.of(*a), masks.of(*b)
-                missing |= {(amount, *s): r for (r, s), found in zip((a, b), bits, strict=True) if not found}
-                if not (bits[0] and bits[1]):
+                ours, theirs = masks.of(left, side_a), masks.of(right, side_b)
+                if not ours:
+                    missing[amount, *side_a] = left
+                if not theirs:
+                    missing[amount, *side_b] = right
+                if not (ours and theirs):
                     continue
-                both: Row = {name: kept_by_both(one, bits[1][name]) for name, one in bits[0].items()}
+                both: Row = {name: kept_by_both(own, theirs[name]) for name, own in ours.items()}
                 row = dict(zip(_KEY, key, strict=True)) | both
                 new = True
             rows.append(row)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -18,6 +19,8 @@ from shrinkbench_bert.tasks import TASKS
 
 _LEGEND_ROW = 0.19
 """Inches."""
+_STEP, _MOST = 0.05, 0.5
+"""How far strategies at one amount lie apart, and all of them at most; amounts lie 1 apart."""
 
 
 def stability(
@@ -76,7 +79,7 @@ def _draw(per_pair: pd.DataFrame, header: Header, title: str, notes: list[str]) 
             f"bars: ± 1 standard deviation over pairs, {CUT}"
             if several
             else "one pair: no spread can be shown",
-            "mean over weight matrices",
+            "mean over weight matrices; strategies at one amount are set apart",
             "the dashed line is of layer-wise masks; global ones have other densities, and another level",
         ],
         header,
@@ -85,12 +88,13 @@ def _draw(per_pair: pd.DataFrame, header: Header, title: str, notes: list[str]) 
 
 
 def _curves(axes: Axes, part: pd.DataFrame, of: str, columns: list[str]) -> None:
-    places = range(len(columns))
-    for name in order(part["strategy_a"]):
+    places, names = np.arange(len(columns)), order(part["strategy_a"])
+    step = min(_STEP, _MOST / len(names))
+    for i, name in enumerate(names):
         look, own = style(name), part[part["strategy_a"] == name]
         values = own.groupby("amount")[f"{of}_mean"].agg(["mean", "std"]).reindex(columns)
         axes.errorbar(
-            places,
+            places + step * (i - (len(names) - 1) / 2),
             values["mean"].to_numpy(),
             yerr=iou_bars(values["mean"], values["std"]),
             color=look.color,

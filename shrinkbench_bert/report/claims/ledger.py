@@ -26,7 +26,7 @@ class Alike(_Entry):
 
 
 class Better(_Entry):
-    """Some strategies are, on average, better than some others, at each of some amounts."""
+    """Some strategies are, on average, better than each of some others, at each of some amounts."""
 
     kind: Literal["better"]
     keep: list[float] = []

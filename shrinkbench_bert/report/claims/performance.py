@@ -52,25 +52,26 @@ def alike(test: Alike, evidence: Evidence) -> list[Finding]:
             f"margin {margin(sample.metric, within) if within else 'unknown'}"
         )
         possible = math.comb(len(test.strategies), 2)
-        found = [row[-1] for row in rows]
-        verdict = unless_incomplete(
-            _alike(found, within) if within else _NO_GAIN, len(found), possible, "pairs"
-        )
-        findings.append(_finding(sample.task, ours, found, verdict))
+        judgement = _alike(rows, within) if within else _NO_GAIN
+        verdict = unless_incomplete(judgement, len(rows), possible, "pairs")
+        findings.append(_finding(sample.task, ours, [d for *_, d in rows], verdict))
     return findings or nothing(f"two of these strategies at {percent([test.keep])}")
 
 
-def _alike(found: list[Difference], within: float) -> Judgement:
-    if apart := _beyond(found, within):
-        return "contradicted", f"{apart} of {len(found)} pairs differ by more than the margin"
-    if all(d.p_within(within) < LEVEL for d in found):
+def _alike(rows: list[tuple[str, str, Difference]], within: float) -> Judgement:
+    if apart := [{a, b} for a, b, _ in _beyond(rows, within)]:
+        why = f"{len(apart)} of {len(rows)} pairs differ by more than the margin"
+        of_all = set.intersection(*apart)
+        return "contradicted", f"{why}, all with {of_all.pop()}" if len(of_all) == 1 else why
+    if all(d.p_within(within) < LEVEL for *_, d in rows):
         return "supported", "every pair is surely within the margin"
     return "not decidable", "some pairs may be beyond the margin, none surely is"
 
 
-def _beyond(found: list[Difference], within: float) -> int:
-    """Count the differences that are larger than a margin, after Holm's correction for their number."""
-    return sum(q < LEVEL for q in holm([d.p_beyond(within) for d in found]))
+def _beyond(rows: list[Row], within: float) -> list[Row]:
+    """Choose the rows whose difference is larger than a margin, after Holm's correction for their number."""
+    p = holm([row[-1].p_beyond(within) for row in rows])
+    return [row for row, q in zip(rows, p, strict=True) if q < LEVEL]
 
 
 def _farthest(rows: list[Row], within: float) -> Row:
@@ -79,10 +80,10 @@ def _farthest(rows: list[Row], within: float) -> Row:
 
 
 def better(test: Better, evidence: Evidence) -> list[Finding]:
-    """Compare the mean loss of some strategies with that of some others, at each amount."""
-    names = [*test.better, *test.worse]
-    weights = [-1 / len(test.better)] * len(test.better) + [1 / len(test.worse)] * len(test.worse)
-    return _advantages(evidence.samples, test, names, weights, lambda found, _: _better(found))
+    """Compare the mean loss of some strategies with that of each of some others, at each amount."""
+    ours = dict.fromkeys(test.better, -1 / len(test.better))
+    against = {name: ours | {name: 1.0} for name in test.worse}
+    return _advantages(evidence.samples, against, lambda found, _: _better(found), test.keep, test.heads)
 
 
 def _better(found: list[Difference]) -> Judgement:
@@ -109,30 +110,38 @@ def no_better(test: NoBetter, evidence: Evidence) -> list[Finding]:
             return "supported", f"at no amount can it be better by {limit}"
         return "not decidable", f"at an amount it may be better by more than {limit}"
 
-    names = [test.candidate, test.reference]
-    return _advantages(evidence.samples, test, names, [-1, 1], judge)
+    against = {test.reference: {test.candidate: -1.0, test.reference: 1.0}}
+    return _advantages(evidence.samples, against, judge, test.keep)
 
 
 def _advantages(
     samples: Sequence[Sample],
-    test: Better | NoBetter,
-    names: list[str],
-    weights: list[float],
+    against: dict[str, dict[str, float]],
     judge: Callable[[list[Difference], Sample], Judgement],
+    keep: Sequence[float],
+    heads: Sequence[float] = (),
 ) -> list[Finding]:
-    heads = test.heads if isinstance(test, Better) else []
+    """Judge advantages at each amount: sums of losses, by what they are over, with these weights."""
+    names = list(dict.fromkeys(name for weights in against.values() for name in weights))
     findings = []
     complete = [s for s in samples if set(names) <= s.losses.keys() and s.seeds(names)]
-    for of_task in by_task(at(complete, test.keep, heads)):
-        task = of_task[0].task
-        family = [np.tensordot(weights, s.stack(names), axes=1) for s in of_task]
-        rows = _of_several_seeds(list(zip(of_task, paired_differences(family), strict=True)))
-        found = [row[-1] for row in rows]
-        each = [f"at {amount(s)}: {words(s.metric, d)}" for s, d in rows]
-        amounts = len(test.keep) + len(heads)
-        verdict = unless_incomplete(judge(found, of_task[0]), len(found), amounts, "amounts")
-        findings.append(_finding(task, f"advantage {', '.join(each)}", found, verdict))
-    return findings or nothing(f"{', '.join(names)} at {removed(heads) if heads else percent(test.keep)}")
+    for of_task in by_task(at(complete, keep, heads)):
+        asked = [(s, over) for s in of_task for over in against]
+        family = [
+            np.tensordot(list(against[over].values()), s.stack(list(against[over])), axes=1)
+            for s, over in asked
+        ]
+        found = paired_differences(family)
+        rows = _of_several_seeds([(*of, d) for of, d in zip(asked, found, strict=True)])
+        found = [d for *_, d in rows]
+        each = [
+            f"at {amount(s)}{f' over {over}' if len(against) > 1 else ''}: {words(s.metric, d)}"
+            for s, over, d in rows
+        ]
+        amounts = len({s.amount for s, *_ in rows})
+        verdict = unless_incomplete(judge(found, of_task[0]), amounts, len(keep) + len(heads), "amounts")
+        findings.append(_finding(of_task[0].task, f"advantage {', '.join(each)}", found, verdict))
+    return findings or nothing(f"{', '.join(names)} at {removed(heads) if heads else percent(keep)}")
 
 
 def batches(test: Batches, evidence: Evidence) -> list[Finding]:
@@ -140,7 +149,10 @@ def batches(test: Batches, evidence: Evidence) -> list[Finding]:
     worse = [on_one_batch(name) for name in test.strategies]
     if not any(name in sample.losses for sample in evidence.samples for name in worse):
         return nothing("the same cells scored on one batch, to set beside these")
-    return better(Better(kind="better", keep=test.keep, better=test.strategies, worse=worse), evidence)
+    share = 1 / len(worse)
+    weights = dict.fromkeys(test.strategies, -share) | dict.fromkeys(worse, share)
+    against = {"one batch": weights}
+    return _advantages(evidence.samples, against, lambda found, _: _better(found), test.keep)
 
 
 def plateau(test: Plateau, evidence: Evidence) -> list[Finding]:
@@ -159,19 +171,18 @@ def plateau(test: Plateau, evidence: Evidence) -> list[Finding]:
             f"{amount(sample)} by {words(sample.metric, farthest)}; {constant:.0%} of the models give every "
             "example one answer"
         )
-        found = [d for *_, d in rows]
         asked = len(test.strategies) * len(test.keep)
         verdict = unless_incomplete(
-            _plateau(found, test.margin), len(found), asked, "strategies at these amounts"
+            _plateau(rows, test.margin), len(rows), asked, "strategies at these amounts"
         )
-        findings.append(_finding(sample.task, ours, found, verdict))
+        findings.append(_finding(sample.task, ours, [d for *_, d in rows], verdict))
     return findings or nothing(f"these strategies at {percent(test.keep)}")
 
 
-def _plateau(found: list[Difference], within: float) -> Judgement:
-    if _beyond(found, within):
+def _plateau(rows: list[tuple[Sample, str, Difference]], within: float) -> Judgement:
+    if _beyond(rows, within):
         return "contradicted", "a strategy is off the majority class by more than the margin"
-    if all(d.p_within(within) < LEVEL for d in found):
+    if all(d.p_within(within) < LEVEL for *_, d in rows):
         return "supported", "every strategy is at the majority class"
     return "not decidable", "some strategies may be beyond the margin around the majority class"
 

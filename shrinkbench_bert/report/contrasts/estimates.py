@@ -55,44 +55,52 @@ def estimate(of_task: Sequence[Sample], contrasts: Sequence[Contrast]) -> list[E
     Pairs count alike. What lacks results that others have is left out of a contrast: a pair, an amount or
     a seed, as `complete_part` chooses.
     """
-    found = [(c, *_advantages(of_task, c)) for c in contrasts]
-    found = [(c, pairs, losses) for c, pairs, losses in found if losses]
-    overall = paired_differences([np.mean(list(losses.values()), axis=0) for *_, losses in found])
+    found = [own for contrast in contrasts if (own := _advantages(of_task, contrast)).losses]
+    overall = paired_differences([np.mean(list(own.losses.values()), axis=0) for own in found])
     by_amount: list[dict[str, Difference]] = [{} for _ in found]
     for sample in of_task:
-        there = [i for i, (*_, losses) in enumerate(found) if sample.amount in losses]
-        family = paired_differences([found[i][2][sample.amount] for i in there])
-        for i, own in zip(there, family, strict=True):
-            by_amount[i][sample.amount] = own
+        amount = sample.amount
+        there = [(each, own) for each, own in zip(by_amount, found, strict=True) if amount in own.losses]
+        family = paired_differences([own.losses[amount] for _, own in there])
+        for (each, _), one in zip(there, family, strict=True):
+            each[amount] = one
     first, margin = of_task[0], MARGIN * max(of_task, key=lambda sample: len(sample.losses[DENSE])).dense_gain
     adjusted, none = holm([d.p for d in overall]), holm([d.p_within(margin) for d in overall])
     return [
         Estimate(
             task=first.task,
             metric=first.metric,
-            contrast=c,
-            pairs=pairs,
+            contrast=own.contrast,
+            pairs=own.pairs,
             by_amount=each,
             overall=whole,
             p=p,
             p_none=p_none,
             margin=margin,
         )
-        for (c, pairs, _), each, whole, p, p_none in zip(
-            found, by_amount, overall, adjusted, none, strict=True
-        )
+        for own, each, whole, p, p_none in zip(found, by_amount, overall, adjusted, none, strict=True)
     ]
 
 
-def _advantages(of_task: Sequence[Sample], contrast: Contrast) -> tuple[int, dict[str, Array]]:
-    """Mean advantages per example over the pairs, (seeds, examples), by amount; and how many pairs."""
+@dataclass(frozen=True)
+class _Advantages:
+    """What a contrast's ingredient gains on each example."""
+
+    contrast: Contrast
+    pairs: int
+    """How many of the contrast's pairs are averaged."""
+    losses: dict[str, Array]
+    """Without it minus with it, (seeds, examples), by amount."""
+
+
+def _advantages(of_task: Sequence[Sample], contrast: Contrast) -> _Advantages:
     seeds = sorted({seed for sample in of_task for own in sample.losses.values() for seed in own})
     there = [
         [[all(seed in s.losses.get(name, {}) for name in pair) for seed in seeds] for pair in contrast.pairs]
         for s in of_task
     ]
     amounts, pairs, common = complete_part(np.array(there))
-    return len(pairs), {
+    losses = {
         s.amount: np.mean(
             [
                 [s.losses[without][seeds[k]] - s.losses[given][seeds[k]] for k in common]
@@ -102,3 +110,4 @@ def _advantages(of_task: Sequence[Sample], contrast: Contrast) -> tuple[int, dic
         )
         for s in (of_task[j] for j in amounts)
     }
+    return _Advantages(contrast, len(pairs), losses)
