@@ -33,8 +33,8 @@ class Experiment:
         **fields: of `Cell`.
 
     Raises:
-        UserError: a field is missing, unknown or out of range, the compression is out of reach, the
-            strategy breaks its contract on a made-up batch, or the device is not there.
+        UserError: a field is missing, unknown, out of range or beside a whole cell, the compression is out
+            of reach, the strategy breaks its contract on a made-up batch, or the device is not there.
     """
 
     def __init__(
@@ -45,6 +45,8 @@ class Experiment:
         device: str = "auto",
         **fields: Any,
     ) -> None:
+        if cell is not None and fields:
+            raise UserError(f"experiment: {', '.join(fields)}: give a cell or its fields, not both")
         try:
             self.cell = cell or Cell(**fields)
         except ValueError as error:
@@ -109,11 +111,11 @@ def prune_weights(cell: Cell, stages: Stages) -> Pruned:
     for r in range(1, rounds + 1):
         masks = stages.masks(cell) if rounds == 1 else stages.next_masks(cell, r, weights, masks)
         if r == rounds:
-            with apply_masks(stages.load(weights), masks), stages.stage("before"):
+            with stages.stage("before"), apply_masks(stages.load(weights), masks):
                 before = evaluate(stages.model, data, data.validation)
 
         ticket = stages.load(initial if cell.protocol.rewind == "initial" else weights)
-        with apply_masks(ticket, masks) as applied, stages.stage("retrain") as report:
+        with stages.stage("retrain") as report, apply_masks(ticket, masks) as applied:
             retrained = fine_tune(
                 ticket,
                 data,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from shrinkbench_bert import objective
+from shrinkbench_bert.calling import call_score
 from shrinkbench_bert.data import Batch, check_batch
 from shrinkbench_bert.errors import UserError, unknown
 from shrinkbench_bert.heads import AttentionLayer, attention_layers, gated_heads
@@ -163,7 +164,6 @@ class _Scorer:
         self.sequences += sequences
 
     def _score(self, layer: int, observed: _Observed | None) -> Tensor:
-        where = f"strategy {self.name!r}: score() of layer {layer}"
         shown: dict[str, Any] = {}
         if observed is not None and Need.ATTENTION in self.strategy.needs:
             shown |= {"attendable": observed.attendable, "attention": observed.attention[layer]}
@@ -172,19 +172,15 @@ class _Scorer:
         random = generator(self.seed, "score", self.name, layer)
         heads, weights = len(self.layers[layer].kept), self.weights[layer]
         tensors = [weights.query, weights.key, weights.value, weights.output, *shown.values()]
-        versions = [tensor._version for tensor in tensors]
-        try:
-            value = self.strategy.score(HeadSignal(layer, weights, random, **shown))
-        except UserError as error:
-            raise UserError(f"strategy {self.name!r}: {error}") from error
-        except Exception as error:
-            raise UserError(f"{where} raised {type(error).__name__}: {error}") from error
-        if versions != [tensor._version for tensor in tensors]:
-            raise UserError(f"{where} changes a signal in place; copy it first")
+        signal = HeadSignal(layer, weights, random, **shown)
+        value = call_score(self.strategy, signal, tensors, f"layer {layer}")
         if not isinstance(value, Tensor) or value.dim() not in (1, 2) or len(value) != heads:
             found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise UserError(f"{where} returned {found}, expected a tensor of shape ({heads},)")
-        return value.double().cpu()
+            raise UserError(
+                f"strategy {self.name!r}: score() of layer {layer} returned {found}, expected a tensor of "
+                f"shape ({heads},)"
+            )
+        return value.cpu().double()  # MPS has no float64
 
     def finish(self) -> HeadScores:
         if self.sums is None:

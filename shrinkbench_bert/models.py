@@ -2,7 +2,7 @@
 
 import hashlib
 import importlib.util
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -136,6 +136,13 @@ def load_model(
             `layers` is none of 1 to the number that it has. Only safetensors are read; code in the
             checkpoint is never run.
     """
+    return _load(name_or_path, task, seed, layers)[0]
+
+
+def _load(
+    name_or_path: str, task: str | Task, seed: int, layers: int | None
+) -> tuple[PreTrainedModel, set[str]]:
+    """Load a model; and name the parameters that the checkpoint does not hold."""
     config = load_config(name_or_path, task, layers=layers)
     with _one_clear_error(name_or_path), seeded(seed, "head"):
         model, info = AutoModelForSequenceClassification.from_pretrained(
@@ -154,7 +161,7 @@ def load_model(
         with seeded(seed, "head"):
             fresh = AutoModelForSequenceClassification.from_config(config).state_dict()
         model.load_state_dict({name: fresh[name] for name in head}, strict=False)
-    return model
+    return model, absent
 
 
 def _base_names(model: PreTrainedModel) -> set[str]:
@@ -307,10 +314,12 @@ def check_compressions(
                 keep_fraction(model, compression, protocol)
 
 
-def weights_digest(model: PreTrainedModel) -> str:
-    """Digest the encoder's names and values, the task head left out: SHA-256."""
+def weights_digest(model: PreTrainedModel, without: Collection[str] = ()) -> str:
+    """Digest the encoder's names and values, the task head and some parameters left out: SHA-256."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.base_model.state_dict().items()):
+        if f"{model.base_model_prefix}.{name}" in without:
+            continue
         digest.update(f"{name} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
@@ -320,20 +329,24 @@ def checkpoint_digest(name_or_path: str, task: str | Task, *, layers: int | None
     """Digest a checkpoint: SHA-256 of its encoder's weights and, of a folder, of the files beside them.
 
     Those are configuration and tokenizer, byte by byte. `minilm` and the hub's checkpoints are known by their
-    weights; a hub's other files are not followed. Raises UserError as `load_model` does.
+    weights; a hub's other files are not followed. What a checkpoint lacks is not of it, whatever is drawn in
+    its place. Raises UserError as `load_model` does.
     """
-    return loaded_digest(load_model(name_or_path, task, layers=layers), name_or_path)
+    return load_digested(name_or_path, task, layers=layers)[1]
 
 
-def loaded_digest(model: PreTrainedModel, name_or_path: str) -> str:
-    """Digest a checkpoint that has just been loaded, as `checkpoint_digest` does."""
-    weights = weights_digest(model)
+def load_digested(
+    name_or_path: str, task: str | Task, *, seed: int = 0, layers: int | None = None
+) -> tuple[PreTrainedModel, str]:
+    """Load a model as `load_model` does, and digest what was read as `checkpoint_digest` does."""
+    model, absent = _load(name_or_path, task, seed, layers)
+    weights = weights_digest(model, without=absent)
     folder = Path(name_or_path)
     if name_or_path == "minilm" or not folder.is_dir():
-        return weights
+        return model, weights
     digest = hashlib.sha256(weights.encode())
     for name in _BESIDE_WEIGHTS:
         if (folder / name).is_file():
             content = (folder / name).read_bytes()
             digest.update(f"{name} {len(content)}\n".encode() + content)
-    return digest.hexdigest()
+    return model, digest.hexdigest()

@@ -31,10 +31,10 @@ class Signals:
     """What `signals.measure` measures."""
 
     @property
-    def versions(self) -> list[int]:
-        """Torch's counters of in-place changes: others are shown the same tensors."""
+    def tensors(self) -> list[Tensor]:
+        """All that there are."""
         shown = (self.weight, self.gradient, self.activation, *self.more.values())
-        return [tensor._version for tensor in shown if tensor is not None]
+        return [tensor for tensor in shown if tensor is not None]
 
     def rows(self, rows: slice) -> Signals:
         """What is said about some rows of the parameter."""

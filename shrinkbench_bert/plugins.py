@@ -52,12 +52,12 @@ def _import_file(path: Path, known: list[str]) -> None:
         return
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None  # it is a file that ends in .py
-    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     # `inspect.getsource` finds a class through sys.modules.
     sys.modules[name], PLUGIN_SOURCES[name] = module, source
     try:
-        spec.loader.exec_module(module)
+        # Not `exec_module`, which may take an older edit of the file from `__pycache__`.
+        exec(compile(source, str(path), "exec"), module.__dict__)
         if strategy_names() == known:
             raise UserError(
                 f"plugin {str(path)!r} registers no strategy: put @register_strategy above its classes"

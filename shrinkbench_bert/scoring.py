@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from shrinkbench_bert.blocks import PointwiseOnly, blocks
+from shrinkbench_bert.calling import call_score
 from shrinkbench_bert.data import Batch, check_batch
 from shrinkbench_bert.errors import UserError
 from shrinkbench_bert.models import prunable_parameters
@@ -206,19 +207,8 @@ class _Scorer:
     def _value(self, name: str, signal: Signals) -> Tensor:
         """What the formula makes of a signal; checked."""
         random = generator(self.seed, "score", self.name, name)
-        versions = signal.versions
-        try:
-            value = self.strategy.score(signal.shown_to(self.strategy, name, random))
-        except UserError as error:
-            raise UserError(f"strategy {self.name!r}: {error}") from error
-        except Exception as error:
-            raise UserError(
-                f"strategy {self.name!r}: score() of {name!r} raised {type(error).__name__}: {error}"
-            ) from error
-        if signal.versions != versions:
-            raise UserError(
-                f"strategy {self.name!r}: score() of {name!r} changes a signal in place; copy it first"
-            )
+        shown = signal.shown_to(self.strategy, name, random)
+        value = call_score(self.strategy, shown, signal.tensors, repr(name))
         expected = self.strategy.shape_of_sum(signal.weight.shape)
         if not isinstance(value, Tensor) or value.shape != expected:
             found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
@@ -253,7 +243,8 @@ def _finished(strategy_name: str, strategy: Strategy, sums: Scores) -> Scores:
     for name, total in sums.items():
         where = f"strategy {strategy_name!r}: the score of {name!r}"
         try:
-            value = strategy.finish(total)
+            # MPS has no float64, which a formula may want for its ranks or sums.
+            value = strategy.finish(total.cpu() if total.is_mps else total)
         except Exception as error:
             raise UserError(f"{where}: finish() raised {type(error).__name__}: {error}") from error
         expected = tuple(total.shape[1:] if strategy.terms > 1 else total.shape)
@@ -262,7 +253,7 @@ def _finished(strategy_name: str, strategy: Strategy, sums: Scores) -> Scores:
             raise UserError(f"{where}, made by finish(), has {found}, expected {expected}")
         if torch.isnan(value).any():
             raise UserError(f"{where} is NaN; does its formula divide by 0, or take a root or a logarithm?")
-        scores[name] = value if value.is_floating_point() else value.to(total.dtype)
+        scores[name] = value.to(total.device, value.dtype if value.is_floating_point() else total.dtype)
     return scores
 
 

@@ -19,7 +19,7 @@ from shrinkbench_bert.store import Evaluation, ResultStore, Training, remove_lef
 from shrinkbench_bert.tensor_file import TensorFile, read_tensors, write_tensors
 
 _OF_NO_MATTER = {"source", "strategy", *AMOUNTS, "head_scope", "head_rounds", "prune_rounds", "score_parts"}
-"""Fields of a cell that decide neither its dense weights nor, but for their amount and rounds, its masks."""
+"""Fields of a cell that do not decide its dense weights; `_digest` adds those that decide its masks."""
 
 
 class StageFiles:

@@ -23,9 +23,8 @@ from shrinkbench_bert.head_scoring import HeadScores, score_heads
 from shrinkbench_bert.heads import attention_layers
 from shrinkbench_bert.masks import Masks, apply_masks, keep_after, make_masks
 from shrinkbench_bert.models import (
-    load_model,
+    load_digested,
     load_tokenizer,
-    loaded_digest,
     positions,
     prunable_parameters,
     set_dropout,
@@ -113,14 +112,14 @@ class Stages:
     def prepare_masks(self) -> None:
         """Make the masks of all cells that share them now, and the dense weights only if these need them."""
         if self.cell.prune_rounds is None and self._without_masks():
-            self._score()
+            self._make_masks()
         if self.files:
             self.files.remove_parts()
 
     def prepare_part(self, part: int) -> None:
         """Do one part of the scoring pass now, and store it, unless the masks are there already."""
         if missing := self._without_masks():
-            self._score_part(part, missing)
+            self._part_of_scores(part, missing)
 
     @cached_property
     def data(self) -> TaskData:
@@ -143,8 +142,7 @@ class Stages:
     def model(self) -> PreTrainedModel:
         """The one model in memory; `load` puts the weights that a stage wants into it."""
         cell = self.cell
-        model = load_model(cell.model, cell.task, seed=cell.seed, layers=cell.layers)
-        found = loaded_digest(model, cell.model)
+        model, found = load_digested(cell.model, cell.task, seed=cell.seed, layers=cell.layers)
         self._check_unchanged("model", cell.model, found, fingerprints(cell).model)
         if cell.recipe.dropout is not None:
             set_dropout(model, cell.recipe.dropout)
@@ -225,17 +223,17 @@ class Stages:
         """The masks of one cell: stored ones, or from one scoring pass for all cells' strategies."""
         masks = self._read_masks(cell)
         if masks is None:
-            self._score()
+            self._make_masks()
             masks = self._read_masks(cell)
         assert masks is not None  # they have just been made
         return masks
 
-    def _score(self) -> None:
+    def _make_masks(self) -> None:
         """Score with every strategy whose masks are not stored, and make all amounts' masks."""
         missing = self._without_masks()
         parts = self.cell.score_parts
         if parts:
-            each = (self._score_part(part, missing) for part in range(parts))
+            each = (self._part_of_scores(part, missing) for part in range(parts))
             scores = add_scores(each, self.cell.protocol)
         else:
             scores = self._scores(missing)
@@ -290,7 +288,7 @@ class Stages:
             model, batches, strategies, task=cell.task, protocol=cell.protocol, seed=cell.seed, part=part
         )
 
-    def _score_part(self, part: int, cells: Sequence[Cell]) -> dict[str, Scores]:
+    def _part_of_scores(self, part: int, cells: Sequence[Cell]) -> dict[str, Scores]:
         """One part of the scores for some cells: stored, or made and stored."""
         parts = self.cell.score_parts
         assert parts is not None  # only then there are any
@@ -329,7 +327,7 @@ class Stages:
     def head_scores(self, cell: Cell) -> HeadScores:
         """The scores of the dense model's heads by one cell's strategy: one pass for all cells' ones."""
         if cell.strategy not in self._head_scores:
-            missing = [c for c in self.cells if not self._read_head_scores(c)]
+            missing = [c for c in self.cells if not self._has_head_scores(c)]
             if missing:
                 scores = self.score_heads(self.load(self.dense.weights), _strategies(missing))
                 self._head_scores |= scores
@@ -338,7 +336,7 @@ class Stages:
                         self.files.write_head_scores(c, self._heads(), scores[c.strategy])
         return self._head_scores[cell.strategy]
 
-    def _read_head_scores(self, cell: Cell) -> bool:
+    def _has_head_scores(self, cell: Cell) -> bool:
         """Take the stored scores of a cell's strategy, if there are any that fit."""
         if cell.strategy not in self._head_scores and self.files:
             stored = self.files.read_head_scores(cell, self._heads())

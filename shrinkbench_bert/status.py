@@ -1,4 +1,4 @@
-"""How far a grid is, read from its folder alone: done, running where, failed, left. Never imports torch."""
+"""How far a grid is, read from its folder alone: done, running where, failed, left. Imports no torch."""
 
 from __future__ import annotations
 

@@ -51,7 +51,9 @@ def evaluate(model: PreTrainedModel, data: TaskData, split: Split) -> Evaluation
         for indices, batch in evaluation_batches(split, data.pad_token_id, EVALUATION_BATCH):
             del batch["labels"]
             logits = model(**{key: value.to(model.device) for key, value in batch.items()}).logits
-            predictions[indices] = objective.predict(data.task, logits).float().cpu()
+            predicted = objective.predict(data.task, logits).float()
+            # The largest of NaNs has an index like any other.
+            predictions[indices] = predicted.where(logits.isfinite().all(dim=-1), math.nan).cpu()
     if not predictions.isfinite().all():
         raise Diverged(f"a prediction of {data.task.name} is no longer finite: lower recipe.lr")
     values = predictions.tolist()

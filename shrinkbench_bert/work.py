@@ -29,7 +29,6 @@ _log = logging.getLogger(__name__)
 
 Progress = Callable[[str], None]
 
-_FAILURES = (ArithmeticError, MemoryError, torch.OutOfMemoryError)
 _NO_MEMORY = "DefaultCPUAllocator"
 """In the message of the plain RuntimeError that torch raises when a CPU's memory is used up."""
 
@@ -61,7 +60,15 @@ class Site:
 
 def is_of_the_cell(error: Exception) -> bool:
     """Whether a cell did it to itself: a full disk, bad input or a defect of ours would meet every cell."""
-    return isinstance(error, _FAILURES) or (isinstance(error, RuntimeError) and _NO_MEMORY in str(error))
+    if isinstance(error, UserError):  # as formulas are blamed for whatever they raise
+        return _is_lack_of_memory(error.__cause__)
+    return isinstance(error, ArithmeticError) or _is_lack_of_memory(error)
+
+
+def _is_lack_of_memory(error: BaseException | None) -> bool:
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and _NO_MEMORY in str(error)
+    )
 
 
 def stored_result(store: ResultStore, cell: Cell) -> Result | None:
@@ -221,7 +228,7 @@ class Workbench:
             self._open = Stages(cells, device=self._device, store=self.store)
             self._open.seconds = self._uncounted.pop(group, {})
         self._open.cells = cells
-        self._open.label = label
+        self._open.label, self._open.current = label, "start"
         self._open.progress = lambda stage: self.progress(f"{label}: {stage}")
         return self._open
 

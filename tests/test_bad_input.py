@@ -339,6 +339,11 @@ class TestAmounts:
         with pytest.raises(UserError, match=r"compression = 3\.6: .* below 2\.343"):
             Experiment(task="sst2", strategy="LayerRandom", compression=3.6, **where).run()
 
+    def test_a_cell_and_fields_beside_it(self) -> None:
+        cell = Cell(task="sst2", strategy="LayerRandom", keep=0.5)
+        with pytest.raises(UserError, match="experiment: seed, keep: give a cell or its fields, not both"):
+            Experiment(cell, seed=3, keep=0.1)
+
 
 def stored_result(shell: Shell, **changes: str | None) -> tuple[Path, Result]:
     """Store a result made by hand at the path of the grid's one cell, with the right digest."""

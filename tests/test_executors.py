@@ -28,7 +28,7 @@ from tiny_grid import CELLS, Contents, contents, litter, write_grid
 from shrinkbench_bert import Grid, ResultStore, UserError, cli, run_grid
 from shrinkbench_bert import stages as stages_module
 from shrinkbench_bert.cache import part_path
-from shrinkbench_bert.executors.cluster import Cluster, LocalWorkers
+from shrinkbench_bert.executors.cluster import Cluster, LocalWorkers, _cores
 from shrinkbench_bert.executors.in_process import InProcess
 from shrinkbench_bert.executors.local_worker import dask_setup
 from shrinkbench_bert.failures import read_failure
@@ -312,6 +312,13 @@ class TestAScoringPassInParts:
         assert dict(outcomes) == expected
         failures = [read_failure(store, cell) for cell in split.cells() if cell.task == "stsb"]
         assert {(f.stage, f.cause) for f in failures if f} == {("score", "MemoryError: ")}
+
+
+def test_local_workers_share_the_cores_that_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a machine of 64, say, those of its job."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3, 5, 8}, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    assert _cores() == 3
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,23 @@ from typing import Any
 import pytest
 import torch
 from tiny_grid import CELLS, contents, litter, write_grid
+from torch import Tensor
 
-from shrinkbench_bert import Grid, ResultStore, cli, run_grid
+from shrinkbench_bert import (
+    Grid,
+    LayerStrategy,
+    ResultStore,
+    UserError,
+    cli,
+    register_strategy,
+    run_grid,
+    score,
+)
 from shrinkbench_bert import experiment as experiment_module
 from shrinkbench_bert.failures import FailedCell, failure_path, read_failure, record_failure
 from shrinkbench_bert.grid import Recipe
 from shrinkbench_bert.locks import cell_lock, shared_lock
+from shrinkbench_bert.work import is_of_the_cell
 
 
 @pytest.fixture
@@ -71,6 +82,39 @@ class TestOneCell:
         failed = run_grid(grid, ResultStore(tmp_path / "results")).failed
         assert len(failed) == CELLS
         assert all("DefaultCPUAllocator" in failure.cause for failure in failed)
+
+    @pytest.mark.parametrize(
+        ("cause", "fails_its_cells"),
+        [(MemoryError(), True), (torch.OutOfMemoryError(), True), (ZeroDivisionError(), False)],
+    )
+    @pytest.mark.parametrize("part", ["score", "finish"])
+    def test_a_formula_without_memory_fails_its_cells_and_one_with_a_defect_stops_the_run(
+        self, make_model, make_batches, own_registry: None, cause: Exception, fails_its_cells: bool, part: str
+    ) -> None:
+        def failing(*_: Any) -> Tensor:
+            raise cause
+
+        body = {"__module__": __name__, "score": lambda self, s: s.weight, part: failing}
+        register_strategy(type("Failing", (LayerStrategy,), body))
+        model = make_model("bert")
+        with pytest.raises(UserError, match=type(cause).__name__) as raised:
+            score(model, make_batches(model), ["Failing"], task="sst2")
+        assert is_of_the_cell(raised.value) == fails_its_cells
+
+    def test_the_stage_is_the_cells_own(
+        self, grid: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Masks on their way to a GPU may find no memory there."""
+        apply_masks, calls = experiment_module.apply_masks, iter(range(2 * CELLS))
+
+        def short_of_memory(model: Any, masks: Any) -> Any:
+            if next(calls) == 2:  # each cell has two: before retraining, and in it
+                raise MemoryError
+            return apply_masks(model, masks)
+
+        monkeypatch.setattr(experiment_module, "apply_masks", short_of_memory)
+        (failure,) = run_grid(grid, ResultStore(tmp_path / "results")).failed
+        assert (failure.cell, failure.stage) == (list(grid.cells())[1], "before")
 
     def test_what_a_process_left_that_was_killed_after_its_last_result(
         self, grid: Grid, tmp_path: Path

@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import tiny_config
 from safetensors.torch import load_file
 from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
+    BertForMaskedLM,
     DebertaV2Config,
     GPT2Config,
     LongformerConfig,
@@ -25,7 +27,13 @@ from transformers import (
 
 from shrinkbench_bert import Cell, Protocol, UserError, keep_fraction, load_model, load_tokenizer, models
 from shrinkbench_bert.fingerprints import fingerprints
-from shrinkbench_bert.models import checkpoint_digest, encoder, prunable_parameters, weights_digest
+from shrinkbench_bert.models import (
+    checkpoint_digest,
+    encoder,
+    load_digested,
+    prunable_parameters,
+    weights_digest,
+)
 
 SOUND, PAPER = Protocol.named("sound"), Protocol.named("paper")
 
@@ -228,6 +236,17 @@ def test_the_head_is_fresh_even_if_the_checkpoint_has_one(make_model, tmp_path: 
     zero, one = (load_model(str(tmp_path), "sst2", seed=seed) for seed in (0, 1))
     assert zero.classifier.weight.shape == (2, 16)
     assert not torch.equal(zero.classifier.weight, one.classifier.weight)
+
+
+def test_a_pooler_that_the_checkpoint_lacks_is_the_seeds_and_no_part_of_its_digest(tmp_path: Path):
+    BertForMaskedLM(tiny_config("bert")).save_pretrained(tmp_path)
+    (zero, digest), (one, same) = (load_digested(str(tmp_path), "sst2", seed=seed) for seed in (0, 1))
+    assert not torch.equal(zero.bert.pooler.dense.weight, one.bert.pooler.dense.weight)
+    assert digest == same == checkpoint_digest(str(tmp_path), "sst2")
+    with torch.no_grad():
+        zero.bert.encoder.layer[0].output.dense.bias[0] += 1
+    zero.save_pretrained(tmp_path)
+    assert checkpoint_digest(str(tmp_path), "sst2") != digest
 
 
 def test_a_digest_sees_every_weight_of_the_encoder(tiny_checkpoint):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from torch import Tensor
 
 from shrinkbench_bert import (
@@ -20,7 +22,8 @@ from shrinkbench_bert import (
     strategy_names,
 )
 from shrinkbench_bert.formula import _names_of, formula_digest
-from shrinkbench_bert.plugins import load_plugin
+from shrinkbench_bert.plugins import PLUGIN_SOURCES, load_plugin
+from shrinkbench_bert.strategy import unregister
 
 pytestmark = pytest.mark.usefixtures("own_registry")
 
@@ -252,6 +255,20 @@ def test_a_value_of_its_own_is_not_silently_replaced_by_the_protocols(tmp_path: 
 def test_a_name_that_names_no_file(tmp_path: Path):
     with pytest.raises(UserError, match="strategy '_Try': files are named by it"):
         load_plugin(plugin(tmp_path, "_Try", SCORE), tmp_path)
+
+
+def test_a_plugin_runs_as_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """An edit of the same length and time, as a copy may make, looks to Python as the compiled file does."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    for power in (2, 3):
+        file = plugin(tmp_path, "Mine", f"{SCORE} ** {power}")
+        os.utime(tmp_path / file, (1e9, 1e9))
+        load_plugin(file, tmp_path)
+        found = get_strategy("Mine")().score(Signal("w", torch.tensor(2.0), torch.Generator()))
+        assert found == 2.0**power
+        (module,) = (name for name in PLUGIN_SOURCES if name == get_strategy("Mine").__module__)
+        unregister(module)
+        del sys.modules[module], PLUGIN_SOURCES[module]
 
 
 def test_a_plugin_that_was_edited_since_is_not_taken_for_what_it_is_now(tmp_path: Path):

@@ -317,11 +317,12 @@ def test_a_last_step_that_diverges_stops_the_run_too(model, data, selection: Any
         fine_tune(model, data, recipe, protocol, epochs=1, seed=0, purpose="dense")
 
 
-@pytest.mark.parametrize("task", ["stsb"])
-def test_predictions_that_are_no_numbers_are_not_evaluated(model, data):
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_outputs_that_are_no_numbers_are_not_evaluated(model, data, task: str, value: float):
+    """Of classes too: the largest of two NaNs is the first."""
     with torch.no_grad():
-        model.classifier.bias.fill_(math.nan)
-    with pytest.raises(Diverged, match="prediction of stsb"):
+        model.classifier.bias[-1] = value
+    with pytest.raises(Diverged, match=f"prediction of {task}"):
         evaluate(model, data, data.validation)
 
 

@@ -46,7 +46,7 @@ class ClusterLost(ConnectionError):
 class LocalWorkers:
     """Runs cells in `workers` processes on this machine; with several GPUs, each process takes one.
 
-    Each gets `threads` threads of torch; an equal share of this machine's cores if left out.
+    Each gets `threads` threads of torch; an equal share of the cores that this process may use if left out.
     """
 
     workers: int
@@ -72,12 +72,18 @@ class LocalWorkers:
         groups = list(groups)
         if not groups:
             return  # processes take seconds to start
-        site = replace(site, threads=self.threads or max(1, (os.cpu_count() or 1) // self.workers))
+        site = replace(site, threads=self.threads or max(1, _cores() // self.workers))
         with (
             self.cluster() as cluster,
             Client(cluster) as client,
         ):
             yield from drive(client, groups, site)
+
+
+def _cores() -> int:
+    """How many cores this process may use: a job of a cluster has some of its machine's."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on a Mac
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _freed_memory_kept() -> AbstractContextManager[object]:
