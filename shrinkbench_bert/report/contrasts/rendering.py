@@ -50,8 +50,10 @@ def how_to_read() -> str:
     """Say how the numbers of every `table` are made, and what their verdicts mean."""
     return (
         "Each row of a table compares pairs of strategies that differ in what it names; the advantage is the "
-        "mean over its pairs and amounts, positive if the ingredient helps. Intervals are by a paired "
-        "bootstrap over examples, and over seeds where there are several, and by Student's t. Better, worse: "
+        "mean over its pairs and amounts, positive if the ingredient helps. Layer-wise scores are ranked "
+        "within each tensor, global ones over all; an ingredient of both has a row for each. Intervals are "
+        "by a paired bootstrap over examples, and over seeds where there are several, and by Student's t; "
+        "where some seeds collapse to one answer and others do not they are too narrow. Better, worse: "
         f"p < {LEVEL}, by variances over seeds that the contrasts moderate among themselves, after Holm's "
         "correction for the contrasts of one task by one metric. No difference: by the same variances and "
         f"correction, surely within ± {100 * MARGIN:.0f} % of what the dense model gains over the baseline; "
