@@ -22,7 +22,7 @@ class FailedCell(BaseModel):
     schema_version: Literal[1] = 1
     cell: Cell
     stage: str
-    """The stage that did not end well; `dense` and `score` fail all cells that share them."""
+    """The stage that did not end well, `start` before any; `dense` and `score` fail all that share them."""
     cause: str
     """The error, in words."""
     provenance: Provenance | None

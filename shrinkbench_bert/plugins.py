@@ -7,7 +7,9 @@ import hashlib
 import importlib
 import importlib.util
 import sys
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import CodeType
 
 from shrinkbench_bert.code import code
 from shrinkbench_bert.errors import UserError
@@ -36,6 +38,14 @@ def load_plugin(plugin: str, folder: Path) -> None:
         raise UserError(f"plugin {plugin!r}: {type(error).__name__}: {error}") from error
 
 
+class _AsRead(SourceFileLoader):
+    """Runs what was read, where Python may take an older edit of the file from `__pycache__`."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        """Compile the module's entry of `PLUGIN_SOURCES`."""
+        return self.source_to_code(PLUGIN_SOURCES[fullname], self.path)
+
+
 def _import_file(path: Path, known: list[str]) -> None:
     if not path.is_file():
         raise UserError(
@@ -50,14 +60,14 @@ def _import_file(path: Path, known: list[str]) -> None:
                 "as it is now"
             )
         return
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None  # it is a file that ends in .py
+    loader = _AsRead(name, str(path))
+    spec = importlib.util.spec_from_loader(name, loader)
+    assert spec is not None  # there is a loader
     module = importlib.util.module_from_spec(spec)
     # `inspect.getsource` finds a class through sys.modules.
     sys.modules[name], PLUGIN_SOURCES[name] = module, source
     try:
-        # Not `exec_module`, which may take an older edit of the file from `__pycache__`.
-        exec(compile(source, str(path), "exec"), module.__dict__)
+        loader.exec_module(module)
         if strategy_names() == known:
             raise UserError(
                 f"plugin {str(path)!r} registers no strategy: put @register_strategy above its classes"
