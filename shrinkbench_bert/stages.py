@@ -327,7 +327,7 @@ class Stages:
     def head_scores(self, cell: Cell) -> HeadScores:
         """The scores of the dense model's heads by one cell's strategy: one pass for all cells' ones."""
         if cell.strategy not in self._head_scores:
-            missing = [c for c in self.cells if not self._has_head_scores(c)]
+            missing = [c for c in self.cells if not self._take_head_scores(c)]
             if missing:
                 scores = self.score_heads(self.load(self.dense.weights), _strategies(missing))
                 self._head_scores |= scores
@@ -336,8 +336,8 @@ class Stages:
                         self.files.write_head_scores(c, self._heads(), scores[c.strategy])
         return self._head_scores[cell.strategy]
 
-    def _has_head_scores(self, cell: Cell) -> bool:
-        """Take the stored scores of a cell's strategy, if there are any that fit."""
+    def _take_head_scores(self, cell: Cell) -> bool:
+        """Take the stored scores of a cell's strategy; say whether there are any that fit."""
         if cell.strategy not in self._head_scores and self.files:
             stored = self.files.read_head_scores(cell, self._heads())
             if stored is not None:

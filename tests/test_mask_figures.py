@@ -106,6 +106,9 @@ def test_the_papers_range_is_marked_at_the_amounts_that_it_is_of(tmp_path: Path)
         assert not mild.patches
         box = hard.patches[0].get_extents().transformed(hard.transData.inverted())
         assert (box.y0, box.y1) == pytest.approx((0.818, 0.862))
+    mild = dict(mask_figures(iou.assign(kept_a=300), Header.of(frame, by_compression(frame))))["fig10_sst2"]
+    assert not any(axes.patches for axes in mild.axes)
+    assert "that the paper prints" not in words(mild)
 
 
 def test_the_stability_of_a_mask_by_hand(tmp_path: Path) -> None:

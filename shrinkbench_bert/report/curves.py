@@ -14,7 +14,7 @@ from matplotlib.transforms import ScaledTranslation
 
 from shrinkbench_bert.report import labels
 from shrinkbench_bert.report.labels import Header
-from shrinkbench_bert.report.style import DASHED, LONG_DASHED, SOLID, Dash, order, style
+from shrinkbench_bert.report.style import DASHED, LONG_DASHED, SOLID, Dash, order, side_by_side, style
 from shrinkbench_bert.tasks import Task
 
 DENSE = "dense, unpruned"
@@ -32,12 +32,12 @@ _DODGE = 1.1
 def strategy_lines(axes: Axes, lines: pd.DataFrame, amounts: list[float]) -> Iterator[Entry]:
     """Draw the strategies of some rows of the long form, side by side at every amount."""
     names = order(lines["strategy"])
-    for i, name in enumerate(names):
+    for name, points in zip(names, side_by_side(len(names), _DODGE), strict=True):
         look = style(name)
         rows = lines[lines["strategy"] == name].set_index("requested").reindex(amounts)
         several = (rows["n_seeds"] > 1).any()
         # Shifted on paper, not in the data: equal values would hide each other.
-        shift = ScaledTranslation((i - (len(names) - 1) / 2) * _DODGE / 72, 0, axes.figure.dpi_scale_trans)
+        shift = ScaledTranslation(points / 72, 0, axes.figure.dpi_scale_trans)
         container = axes.errorbar(
             rows.index.to_numpy(),
             rows["mean"].to_numpy(),

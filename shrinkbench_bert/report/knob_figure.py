@@ -32,7 +32,7 @@ from shrinkbench_bert.report.canvas import (
     words,
 )
 from shrinkbench_bert.report.labels import Header
-from shrinkbench_bert.report.style import DASHED, SOLID, order, style
+from shrinkbench_bert.report.style import DASHED, SOLID, order, side_by_side, style
 from shrinkbench_bert.tasks import TASKS, Task
 
 _DODGE, _DODGE_DOWN = 0.07, 0.12
@@ -114,13 +114,13 @@ def _series(own: pd.DataFrame, varied: Varied) -> Iterator[tuple[list[float], pd
     """Yield every strategy's places along the values, its rows there, and its look."""
     strategies = set(own["strategy"])
     names, dodge = order(strategies - {DENSE}), _DODGE if varied.is_number else _DODGE_DOWN
-    for i, name in enumerate([*names, DENSE] if DENSE in strategies else names):
+    shifts = dict(zip(names, side_by_side(len(names), dodge), strict=True))
+    for name in [*names, DENSE] if DENSE in strategies else names:
         rows = own[own["strategy"] == name].set_index("value").reindex(varied.values)
-        shift = 0.0 if name == DENSE else (i - (len(names) - 1) / 2) * dodge
         look = style(name)
         color, dash = ("black", SOLID) if name == DENSE else (look.color, look.dash)
         yield (
-            [place + shift for place in range(len(rows))],
+            [place + shifts.get(name, 0.0) for place in range(len(rows))],
             rows,
             {
                 "color": color,

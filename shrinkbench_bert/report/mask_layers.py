@@ -19,8 +19,8 @@ from shrinkbench_bert.report.canvas import (
     spread,
     words,
 )
-from shrinkbench_bert.report.claims.finding import is_near
 from shrinkbench_bert.report.labels import Header
+from shrinkbench_bert.report.near import is_near
 from shrinkbench_bert.report.style import DASHED, LONG_DASHED, SOLID, Dash
 from shrinkbench_bert.tasks import TASKS
 
@@ -64,14 +64,15 @@ def draw_layers(iou: pd.DataFrame, header: Header, task: str, pair: Pair) -> Fig
     `iou`: rows of `with_iou`, of this pair and task, sharing a seed.
     """
     inside, columns = iou[iou["layer"] >= 0], amounts(iou, header)
+    parts = {amount: inside[inside["amount"] == amount] for amount in columns}
+    marked = [a for a, own in parts.items() if is_near(own["kept_a"].sum() / own["n"].sum(), PRINTED_AT)]
     figure = canvas(1.8 + 2.1 * len(columns), 6.0)
     panels = figure.subplots(2, len(columns), squeeze=False, sharex=True, sharey=True)
     for row, of in zip(panels, SETS, strict=True):
         for axes, amount in zip(row, columns, strict=True):
-            part = inside[inside["amount"] == amount]
-            if is_near(part["kept_a"].sum() / part["n"].sum(), PRINTED_AT):
+            if amount in marked:
                 axes.axhspan(pair.low - _LINE, pair.high + _LINE, color="#E69F00", alpha=0.35, linewidth=0)
-            _draw(axes, part, of)
+            _draw(axes, parts[amount], of)
             axes.set_title(amount_title(amount, header), fontsize=SMALL)
         row[0].set_ylabel(f"IoU of the {of} weights")
     panels[0][0].set_ylim(-0.03, 1.03)
@@ -80,14 +81,14 @@ def draw_layers(iou: pd.DataFrame, header: Header, task: str, pair: Pair) -> Fig
     legend(figure)
     printed = f"{100 * pair.low:.0f} to {100 * pair.high:.0f} %"
     printed = printed if pair.low < pair.high else f"{100 * pair.low:.0f} %"
+    note = (
+        f"orange: the {printed} that the paper prints for BERT-base on SST-2, at 14.7 and 8.7 % kept, of "
+        "kept weights by its text, of pruned ones by its released code"
+    )
     words(
         figure,
         f"Fig. {pair.number}, {TASKS[task].title}: masks of {pair.a} and {pair.b}, by layer",
-        [
-            spread(iou),
-            f"orange: the {printed} that the paper prints for BERT-base on SST-2, at 14.7 and 8.7 % kept, of "
-            "kept weights by its text, of pruned ones by its released code",
-        ],
+        [spread(iou), *([note] if marked else [])],
         header,
     )
     return figure

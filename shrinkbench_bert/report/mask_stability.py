@@ -11,10 +11,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from shrinkbench_bert.analysis.similarity import SETS, over_tensors
-from shrinkbench_bert.report.canvas import CUT, SMALL, amount_label, amounts, canvas, iou_bars, legend, words
+from shrinkbench_bert.report.canvas import (
+    CUT,
+    SMALL,
+    amount_label,
+    amounts,
+    canvas,
+    iou_bars,
+    legend,
+    words,
+)
 from shrinkbench_bert.report.few import few_and_all
 from shrinkbench_bert.report.labels import DASH, Header, counted
-from shrinkbench_bert.report.style import DASHED, order, style
+from shrinkbench_bert.report.style import DASHED, order, side_by_side, style
 from shrinkbench_bert.tasks import TASKS
 
 _LEGEND_ROW = 0.19
@@ -90,11 +99,11 @@ def _draw(per_pair: pd.DataFrame, header: Header, title: str, notes: list[str]) 
 def _curves(axes: Axes, part: pd.DataFrame, of: str, columns: list[str]) -> None:
     places, names = np.arange(len(columns)), order(part["strategy_a"])
     step = min(_STEP, _MOST / len(names))
-    for i, name in enumerate(names):
+    for name, beside in zip(names, side_by_side(len(names), step), strict=True):
         look, own = style(name), part[part["strategy_a"] == name]
         values = own.groupby("amount")[f"{of}_mean"].agg(["mean", "std"]).reindex(columns)
         axes.errorbar(
-            places + step * (i - (len(names) - 1) / 2),
+            places + beside,
             values["mean"].to_numpy(),
             yerr=iou_bars(values["mean"], values["std"]),
             color=look.color,

@@ -116,3 +116,8 @@ def order(strategies: Iterable[str]) -> list[str]:
     """Order names for tables: known ones as they stand above, then the others alphabetically."""
     names = set(strategies)
     return [name for name in _KNOWN if name in names] + sorted(names - _KNOWN.keys())
+
+
+def side_by_side(n: int, step: float) -> list[float]:
+    """Give the places of n things that lie `step` apart, their middle at 0."""
+    return [(i - (n - 1) / 2) * step for i in range(n)]

@@ -10,14 +10,13 @@ import pandas as pd
 
 from shrinkbench_bert.analysis.losses import Sample
 from shrinkbench_bert.report.labels import DASH, counted
+from shrinkbench_bert.report.near import is_near
 from shrinkbench_bert.tasks import TASKS
 from shrinkbench_bert.timings import Latency
 
 Verdict = Literal["supported", "contradicted", "not decidable"]
 Judgement = tuple[Verdict, str]
 """A verdict and why."""
-_SAME_KEEP = 0.1
-"""Relative difference between a claim's amount and one that stands for it."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +63,6 @@ def finding(task: str, ours: str, seeds: int, judgement: Judgement, examples: in
         verdict, why = "not decidable", "one seed only"
     n = counted(seeds, "seed") + (f", {counted(examples, 'example')}" if examples else "")
     return Finding(TASKS[task].title, ours, n, verdict, why)
-
-
-def is_near(found: float, keep: Sequence[float]) -> bool:
-    """Whether an amount stands for one of a claim's."""
-    return any(abs(found - k) <= _SAME_KEEP * k for k in keep)
 
 
 def by_task(samples: Sequence[Sample]) -> Iterator[list[Sample]]:

@@ -15,13 +15,13 @@ from shrinkbench_bert.report.claims.finding import (
     Finding,
     Judgement,
     finding,
-    is_near,
     nothing,
     of_the_whole,
     percent,
 )
 from shrinkbench_bert.report.claims.ledger import Depth, Overlap, Pairs
 from shrinkbench_bert.report.labels import brackets
+from shrinkbench_bert.report.near import is_near
 from shrinkbench_bert.tasks import TASKS
 
 _ASKED = "pairs at these amounts"
