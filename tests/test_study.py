@@ -207,6 +207,13 @@ class TestFigure:
         figure = draw_contrasts(estimate([sample], [CONTRAST]), HEADER)
         assert says in figure._supxlabel.get_text()
 
+    @pytest.mark.parametrize("lead", range(20, 50))
+    def test_a_formulas_sum_stays_on_one_line(self, lead: int) -> None:
+        contrast = CONTRAST.model_copy(update={"gist": f"{'x' * lead} |g·(a + λ)| instead of |g|"})
+        samples = [make_sample({"A": 0.6, "B": 0.8}, task="sst2")]
+        label = draw_contrasts(estimate(samples, [contrast]), HEADER).axes[0].get_yticklabels()[0].get_text()
+        assert "(a + λ)" in label.replace("\xa0", " ")
+
 
 Store = Callable[..., Path]
 Change = Callable[[Result], Result]

@@ -83,7 +83,8 @@ def _beside(n: int) -> Array:
 
 
 def _wrapped(e: Estimate) -> str:
-    return textwrap.fill(e.contrast.gist, _LABEL)
+    # A sum within a formula stays on one line.
+    return textwrap.fill(e.contrast.gist.replace(" + ", "\N{NO-BREAK SPACE}+\N{NO-BREAK SPACE}"), _LABEL)
 
 
 def _notes(estimates: Sequence[Estimate]) -> list[str]:
